@@ -1,0 +1,47 @@
+# Two commands: `make demo` runs the main job, `make test` checks everything that is quick.
+# Both use one virtual environment, made on first use and kept while pyproject.toml stays as it is.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Folder of your own images for `make demo DATA=path/to/images`; empty: images drawn on the spot.
+DATA ?=
+# Where the demo puts what it makes.
+OUT ?= demo
+
+.PHONY: demo test test-all lint clean help
+
+help:
+	@echo "make demo [DATA=images] [OUT=demo]   train, compare and report, in minutes"
+	@echo "make test                            lint, types, import contracts, tests"
+	@echo "make test-all                        the same, and the slow tests"
+
+demo: $(VENV)/.installed
+	$(BIN)/selfsight demo $(if $(DATA),"$(DATA)") --out "$(OUT)"
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: test
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("selfsight needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,41 @@
+"""selfsight: should a self-supervised Vision Transformer replace your CNN? Evidence on your own images.
+
+The verbs of the command line are functions here, with the same argument names. They are loaded on first use, so that
+`import selfsight` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from selfsight.api import compare, embed, report, resume, train
+    from selfsight.checkup import doctor
+    from selfsight.encoders import load_encoder
+    from selfsight.walkthrough import demo
+
+_HOMES = {
+    "compare": "selfsight.api",
+    "demo": "selfsight.walkthrough",
+    "doctor": "selfsight.checkup",
+    "embed": "selfsight.api",
+    "load_encoder": "selfsight.encoders",
+    "report": "selfsight.api",
+    "resume": "selfsight.api",
+    "train": "selfsight.api",
+}
+
+__all__ = ["__version__", "compare", "demo", "doctor", "embed", "load_encoder", "report", "resume", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'selfsight' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

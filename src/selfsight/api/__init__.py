@@ -1,0 +1,11 @@
+"""The verbs as functions. This room composes the others: it alone hands a k-NN probe to a training or a report to a comparison.
+
+Argument names are those of the command line.
+"""
+
+from selfsight.api.comparing import compare, report
+from selfsight.api.embedding import embed
+from selfsight.api.training import resume, train
+from selfsight.api.watch import Silent, Watch
+
+__all__ = ["Silent", "Watch", "compare", "embed", "report", "resume", "train"]

@@ -1,0 +1,78 @@
+"""`embed`: images in, a Parquet file of features out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from selfsight import device as devices
+from selfsight.api.watch import Silent, Watch
+from selfsight.data.sources import first, open_source
+from selfsight.encoders import extract, load_encoder
+from selfsight.errors import InputError
+from selfsight.runs import append_jsonl, environment, write_atomic
+
+
+def embed(
+    encoder: str,
+    data: str | Path,
+    out: str | Path,
+    *,
+    limit: int | None = None,
+    device: str = "auto",
+    batch_size: int = 64,
+    workers: int = 0,
+    watch: Watch | None = None,
+) -> dict[str, Any]:
+    """Write `out` with columns key, label (if any) and vector (fixed-size list of float32), one row a readable image.
+
+    The encoder's provenance stands in the schema metadata under `selfsight`; files that are no images are listed in
+    `bad_images.jsonl` beside `out`. Returns a summary (images, feature_width, images_per_second, bad_images).
+    """
+    watch = watch or Silent()
+    path = Path(out)
+    if path.suffix != ".parquet":
+        raise InputError(f"--out {out}: expected a file that ends in .parquet")
+    loaded = load_encoder(encoder)
+    for note in loaded.notes:
+        watch.say(f"{encoder}: {note}")
+    source = first(open_source(data), limit)
+
+    def report(done: int, total: int, remark: str) -> None:
+        watch.advance(encoder, done, total)
+        if remark:
+            watch.say(remark)
+
+    on = devices.resolve(device)
+    found = extract(loaded, source, device=on, batch_size=batch_size, workers=workers, progress=report)
+    columns: dict[str, Any] = {"key": pa.array([source.keys[i] for i in found.indices], pa.string())}
+    if source.labels is not None:
+        columns["label"] = pa.array(source.labels[found.indices])
+    columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(found.vectors.reshape(-1)), loaded.feature_width)
+    about = {
+        "encoder": loaded.spec,
+        "weights": loaded.weights,
+        "pool": loaded.pool,
+        "input_size": loaded.input_size,
+        "fingerprint": loaded.fingerprint,
+        "classes": list(source.classes),
+        "environment": environment(),
+    }
+    table = pa.table(columns).replace_schema_metadata({"selfsight": json.dumps(about)})
+    write_atomic(path, lambda temporary: pq.write_table(table, temporary))
+    bad = [*source.rejected, *found.bad]
+    listed = path.parent / "bad_images.jsonl"
+    listed.unlink(missing_ok=True)
+    if bad:
+        append_jsonl(listed, [{"key": b.key, "reason": b.reason} for b in bad])
+    return {
+        "images": len(found.indices),
+        "feature_width": loaded.feature_width,
+        "images_per_second": found.images_per_second,
+        "cached": found.cached,
+        "bad_images": len(bad),
+    }

@@ -1,0 +1,114 @@
+"""`train`: from images without labels to a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from selfsight import config
+from selfsight import device as devices
+from selfsight.api.probe import make_probe
+from selfsight.api.watch import Silent, Watch
+from selfsight.data.sources import Source, first, open_source
+from selfsight.errors import ConfigError, InputError, nearest
+from selfsight.runs import RunFolder, append_jsonl
+from selfsight.ssl.estimate import estimate
+from selfsight.ssl.facts import look_at
+from selfsight.ssl.fit import Training
+from selfsight.ssl.recipes import RECIPES, Derived, TrainSettings, as_tree, check
+
+DEFAULT_EPOCHS = 100.0
+
+
+def train(
+    data: str | Path,
+    out: str | Path,
+    *,
+    recipe: str = "dino",
+    backbone: str | None = None,
+    epochs: float | None = None,
+    minutes: float | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    config: str | Path | None = None,
+    set: Sequence[str] | Mapping[str, Any] = (),
+    watch: Watch | None = None,
+) -> dict[str, Any]:
+    """Train without labels and leave a run folder at `out`; returns a summary (step, loss, elapsed_s, knn_top1...).
+
+    Settings come, each over the one before, from the recipe for these images, from the file `config`, from the named arguments
+    and from `set` (`["views.local_count=4"]` or a nested dictionary). Labels in the data are used by the k-NN probe alone.
+    Raises `InputError` for what is wrong beforehand, `TrainingError` for a run that collapsed, `Interrupted` on a signal.
+    """
+    watch = watch or Silent()
+    folder = RunFolder(out)
+    if folder.exists:
+        raise InputError(f"{out}: holds a run already; go on with it by --resume, or give another --out")
+    source = first(open_source(data), limit)
+    given = {"epochs": epochs, "minutes": minutes, "limit": limit, "seed": seed, "device": device}
+    settings, derived, bad = plan_training(source, recipe, backbone, given, config, set)
+    watch.on_plan(settings, derived, estimate(settings, source))
+    folder.path.mkdir(parents=True, exist_ok=True)
+    if bad:
+        append_jsonl(folder.bad_images, [{"key": b.key, "reason": b.reason} for b in bad])
+    return _run(settings, source, folder, watch, resume=False)
+
+
+def resume(out: str | Path, *, watch: Watch | None = None) -> dict[str, Any]:
+    """Go on with an interrupted run from its last checkpoint, with its own settings."""
+    folder = RunFolder(out)
+    if not folder.exists:
+        raise InputError(f"{out}: is no run to resume; expected a folder with config.yaml, as 'selfsight train' leaves it")
+    settings = config.load(TrainSettings, folder.config)
+    source = first(open_source(settings.data), settings.limit)
+    if len(source) != settings.images:
+        raise InputError(
+            f"{settings.data}: holds {len(source)} images now, {settings.images} when the run began; start a new run"
+        )
+    return _run(settings, source, folder, watch or Silent(), resume=folder.checkpoint.is_file())
+
+
+def plan_training(
+    source: Source,
+    recipe: str,
+    backbone: str | None,
+    given: Mapping[str, Any],
+    file: str | Path | None,
+    overrides: Sequence[str] | Mapping[str, Any],
+) -> tuple[TrainSettings, list[Derived], list[Any]]:
+    """Complete settings, what the recipe derived and was not overridden, and the bad images met on the way."""
+    if recipe not in RECIPES:
+        raise ConfigError(f"--recipe: no recipe '{recipe}'. {nearest(recipe, RECIPES)}")
+    file_tree = config.read_yaml(file) if file is not None else {}
+    set_tree = dict(overrides) if isinstance(overrides, Mapping) else config.parse_overrides(overrides)
+    over = config.merge(file_tree, set_tree)
+    on = devices.resolve(str(given["device"] if given["device"] != "auto" else over.get("device", "auto")))
+    look = look_at(source, on.type != "cpu", devices.cores())
+    named = over.get("backbone")
+    derived = RECIPES[recipe](look.facts, backbone or (named.get("name") if isinstance(named, dict) else None))
+    tree = as_tree(derived) | {"recipe": recipe, "data": str(Path(source.location).resolve()), "images": len(source)}
+    tree["workers"] = 1 if on.type == "cpu" else min(12, max(1, devices.cores() - 1))
+    tree = config.merge(tree, file_tree)
+    tree = config.merge(tree, {key: value for key, value in given.items() if value is not None})
+    tree = config.merge(tree, set_tree)
+    if given.get("minutes") is not None:
+        tree["epochs"] = None
+    elif tree.get("epochs") is None and tree.get("minutes") is None:
+        tree["epochs"] = DEFAULT_EPOCHS
+    settings = config.build(TrainSettings, tree, str(file or "settings"))
+    check(settings)
+    values = settings.model_dump(mode="json")
+    return settings, [d for d in derived if _at(values, d.key) == d.value], look.bad
+
+
+def _at(tree: Any, key: str) -> Any:
+    for part in key.split("."):
+        tree = tree[part]
+    return tree
+
+
+def _run(settings: TrainSettings, source: Source, folder: RunFolder, watch: Watch, *, resume: bool) -> dict[str, Any]:
+    probe = make_probe(source, settings.views, settings.seed, devices.resolve(settings.device))
+    return Training(settings, source, folder, probe=probe, watcher=watch, resume=resume).run()

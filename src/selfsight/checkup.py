@@ -1,0 +1,99 @@
+"""The doctor: what this machine has, what is missing, and how fast it is."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image, features
+
+from selfsight import device
+from selfsight.data.decode import decode
+from selfsight.encoders import load_encoder
+from selfsight.errors import SelfsightError
+
+Level = Literal["good", "note", "bad"]
+
+
+class Finding(NamedTuple):
+    """One line of the doctor; `bad` ones keep selfsight from working and say what to do."""
+
+    level: Level
+    what: str
+    text: str
+
+
+def doctor() -> list[Finding]:
+    """Look at everything; nothing is changed. The list is in the order shown."""
+    return [finding for look in _LOOKS for finding in look()]
+
+
+def _python() -> Iterator[Finding]:
+    right = sys.version_info >= (3, 11)
+    yield Finding("good" if right else "bad", "Python", sys.version.split()[0] + ("" if right else "; needs 3.11 or newer"))
+
+
+def _packages() -> Iterator[Finding]:
+    names = ("selfsight", "torch", "torchvision", "timm", "pyarrow", "pillow", "onnxruntime")
+    yield Finding("good", "packages", ", ".join(f"{name} {metadata.version(name)}" for name in names))
+
+
+def _device() -> Iterator[Finding]:
+    on = device.resolve("auto")
+    yield Finding("good", "device", device.describe(on) + ("" if on.type != "cpu" else f", {device.cores()} cores"))
+    speed = device.matmul_gflops(on)
+    yield Finding("good", "float32", f"{speed:.0f} GFLOP/s of 1024 x 1024 matrix products")
+    half = device.fast_bfloat16(on)
+    yield Finding(
+        "good" if half else "note", "bfloat16", "in hardware, used for training" if half else "not in hardware, so unused"
+    )
+    if on.type == "cpu":
+        yield Finding("note", "no GPU", "small images and networks train here; photographs take days")
+
+
+def _decoding() -> Iterator[Finding]:
+    noise = np.random.default_rng(0).integers(0, 255, (47, 63, 3), dtype=np.uint8)
+    data = io.BytesIO()
+    Image.fromarray(noise).resize((500, 375)).save(data, "JPEG", quality=90)
+    start, count = time.perf_counter(), 40
+    for _ in range(count):
+        decode(data.getvalue())
+    turbo = "libjpeg-turbo" if features.check_feature("libjpeg_turbo") else "libjpeg"
+    yield Finding(
+        "good", "decoding", f"{count / (time.perf_counter() - start):.0f} JPEGs (500 x 375) a second on one core, {turbo}"
+    )
+
+
+def _memory_and_disk() -> Iterator[Finding]:
+    free = psutil.virtual_memory().available / 2**30
+    yield Finding("good" if free > 4 else "note", "memory", f"{free:.1f} GiB free" + ("" if free > 4 else "; 4 are advised"))
+    disk = shutil.disk_usage(Path.cwd()).free / 2**30
+    yield Finding("good" if disk > 5 else "note", "disk", f"{disk:.0f} GiB free in {Path.cwd()}")
+    try:
+        with tempfile.TemporaryFile(dir=Path.cwd()):
+            yield Finding("good", "writing", "this folder can be written")
+    except OSError as error:
+        yield Finding("note", "writing", f"this folder cannot be written ({error.strerror}); give --out elsewhere")
+
+
+def _weights() -> Iterator[Finding]:
+    try:
+        encoder = load_encoder("efficientnet-lite0")
+    except SelfsightError as error:
+        yield Finding("bad", "weights", f"{error}; reinstall selfsight")
+        return
+    finite = bool(torch.isfinite(encoder.encode(torch.zeros(1, 3, 224, 224))).all())
+    yield Finding("good" if finite else "bad", "weights", f"{encoder.spec}: {encoder.weights}" + ("" if finite else "; damaged"))
+
+
+_LOOKS: list[Callable[[], Iterator[Finding]]] = [_python, _packages, _device, _decoding, _memory_and_disk, _weights]

@@ -1,0 +1,235 @@
+"""The command line: parse, call the function of the same name, print. Nothing else is decided here."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from selfsight import __version__
+from selfsight.errors import Interrupted, SelfsightError
+
+app = typer.Typer(
+    name="selfsight",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="[bold]Should a self-supervised Vision Transformer replace your CNN?[/bold]\n\n"
+    "Train one on your unlabelled images, compare it with what you use today, read the verdict.\n\n"
+    "[dim]Start with[/dim] selfsight demo[dim], or on your own images:[/dim]\n\n"
+    "  selfsight train photos --out runs/mine --minutes 60\n\n"
+    "  selfsight compare labelled --encoder efficientnet-lite0 --encoder runs/mine --out results",
+    epilog="Encoders: runs/NAME · timm/NAME · file/PATH?arch=NAME · onnx/PATH · efficientnet-lite0 · random/NAME · pixels. "
+    "Options follow a question mark: timm/resnet50.a1_in1k?size=160",
+)
+
+Data = Annotated[str, typer.Argument(help="Folder of images (sub-folders are classes) or a Parquet file with image.bytes.")]
+Limit = Annotated[int | None, typer.Option(help="Use at most this many images.", show_default=False)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Workers = Annotated[int, typer.Option(help="Processes that read and decode images; 0 reads in this one.")]
+NoImages = Annotated[bool, typer.Option("--no-images", help="Leave every picture and file name out of the report.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"selfsight {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    return
+
+
+@app.command(rich_help_panel="The main job")
+def train(
+    data: Annotated[str | None, typer.Argument(help=Data.__metadata__[0].help, show_default=False)] = None,
+    out: Annotated[Path, typer.Option(help="Run folder to make.", show_default=False)] = Path("runs/run"),
+    recipe: Annotated[str, typer.Option(help="Which recipe derives the settings.")] = "dino",
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="A timm name, or vit_w192_d6_p4: width, depth, patch. Default: by image size.", show_default=False),
+    ] = None,
+    epochs: Annotated[float | None, typer.Option(help="Train for so many epochs (100).", show_default=False)] = None,
+    minutes: Annotated[float | None, typer.Option(help="Or for so many minutes.", show_default=False)] = None,
+    limit: Limit = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out from its last checkpoint.")] = False,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings.", show_default=False)] = None,
+    set: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, e.g. --set views.local_count=4.", show_default=False)
+    ] = None,
+) -> None:
+    """Train a ViT (or CNN) on unlabelled images; leaves a run folder."""
+    from selfsight import api
+    from selfsight.errors import ConfigError
+    from selfsight.terminal import Terminal, resume_command, train_summary
+
+    with Terminal() as terminal:
+        try:
+            if resume:
+                other = {"--epochs": epochs, "--minutes": minutes, "--config": config, "--set": set, "--backbone": backbone}
+                for option, value in other.items():
+                    if value is not None:
+                        raise ConfigError(f"{option}: a resumed run keeps the settings in its config.yaml; leave {option} out")
+                summary = api.resume(out, watch=terminal)
+            else:
+                if data is None:
+                    raise ConfigError("train: give DATA, a folder of images or a Parquet file")
+                summary = api.train(
+                    data,
+                    out,
+                    recipe=recipe,
+                    backbone=backbone,
+                    epochs=epochs,
+                    minutes=minutes,
+                    limit=limit,
+                    seed=seed,
+                    device=device,
+                    config=config,
+                    set=set or (),
+                    watch=terminal,
+                )
+        except Interrupted as stopped:
+            terminal.say(f"{stopped}; go on with: {resume_command(data, out)}")
+            raise
+    terminal.say(train_summary(out, summary))
+
+
+@app.command(rich_help_panel="The main job")
+def compare(
+    data: Data,
+    encoder: Annotated[
+        list[str], typer.Option("--encoder", "-e", help="An encoder; the first is the incumbent.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Results folder.", show_default=False)],
+    test: Annotated[str | None, typer.Option(help="Test images; default: a quarter of each class.", show_default=False)] = None,
+    incumbent: Annotated[str | None, typer.Option(help="The encoder in use today, if not the first.", show_default=False)] = None,
+    tasks: Annotated[str, typer.Option(help="Tasks, separated by commas.")] = "knn,linear",
+    seeds: Annotated[int, typer.Option(help="Repeats of tasks that draw at random.")] = 1,
+    margin: Annotated[float, typer.Option(help="Points that a cheaper challenger may be worse.")] = 1.0,
+    limit: Annotated[int | None, typer.Option(help="First N training images, N test images drawn.", show_default=False)] = None,
+    group_by: Annotated[
+        str | None, typer.Option(help="Column (patient, video, site) whose groups stay in one part.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of splits.")] = 0,
+    device: Device = "auto",
+    workers: Workers = 0,
+    no_images: NoImages = False,
+) -> None:
+    """Compare encoders on your images; writes results and a report with the verdict."""
+    from selfsight import api
+    from selfsight.terminal import Terminal, compare_summary
+
+    with Terminal() as terminal:
+        results = api.compare(
+            data,
+            encoder,
+            out,
+            test=test,
+            incumbent=incumbent,
+            tasks=[name.strip() for name in tasks.split(",") if name.strip()],
+            margin=margin,
+            seeds=seeds,
+            seed=seed,
+            limit=limit,
+            group_by=group_by,
+            device=device,
+            workers=workers,
+            images=not no_images,
+            watch=terminal,
+        )
+    compare_summary(terminal, results, out)
+
+
+@app.command(rich_help_panel="The main job")
+def report(
+    folder: Annotated[Path, typer.Argument(help="Results folder of a comparison.")],
+    no_images: NoImages = False,
+) -> None:
+    """Draw report.html of a results folder again."""
+    from selfsight import api
+
+    print(api.report(folder, images=not no_images))
+
+
+@app.command(rich_help_panel="Use an encoder")
+def embed(
+    encoder: Annotated[str, typer.Argument(help="Encoder spec.")],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Parquet file to write.", show_default=False)],
+    limit: Limit = None,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(help="Images a batch.")] = 64,
+    workers: Workers = 0,
+) -> None:
+    """Images in, a Parquet file of features out."""
+    from selfsight import api
+    from selfsight.terminal import Terminal, embed_summary
+
+    with Terminal() as terminal:
+        summary = api.embed(
+            encoder, data, out, limit=limit, device=device, batch_size=batch_size, workers=workers, watch=terminal
+        )
+    terminal.say(embed_summary(out, summary))
+
+
+@app.command(rich_help_panel="Start here")
+def demo(
+    data: Annotated[
+        str | None, typer.Argument(help="Your own images; default: images drawn on the spot.", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
+    minutes: Annotated[float | None, typer.Option(help="Training time.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="Seed of images and training.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """The main job in minutes: draw images, train without labels, compare, report."""
+    from selfsight import walkthrough
+    from selfsight.terminal import Terminal, compare_summary
+
+    with Terminal() as terminal:
+        made = walkthrough.demo(data, out, minutes=minutes or walkthrough.MINUTES, seed=seed, device=device, watch=terminal)
+    compare_summary(terminal, made.results, made.report.parent)
+
+
+@app.command(rich_help_panel="Start here")
+def doctor() -> None:
+    """What this machine has, what is missing, and how fast it is."""
+    from selfsight import checkup
+    from selfsight.terminal import doctor_table
+
+    findings = checkup.doctor()
+    doctor_table(findings)
+    if any(finding.level == "bad" for finding in findings):
+        raise typer.Exit(1)
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Run the program; a user's mistake is one line and exit code 2, never a traceback."""
+    try:
+        code: Any = app(args=argv, standalone_mode=False)
+    except SelfsightError as error:
+        print(f"selfsight: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        print("selfsight: stopped", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        # Typer's own usage errors carry the exit code and print themselves in its style.
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()
+            sys.exit(error.exit_code)
+        raise
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,1 @@
+"""Paired comparison of encoders, and the verdict."""

@@ -1,0 +1,95 @@
+"""What a comparison will do, settled before any feature is computed and printed with the results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from selfsight.comparison.verdict import RULE
+from selfsight.encoders import Spec, parse_spec
+from selfsight.errors import ConfigError, nearest
+from selfsight.evaluate import TASKS
+from selfsight.results import Role
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Encoders in the order given, the tasks and the rule. `floors` are the encoders that learned nothing."""
+
+    encoders: tuple[str, ...]
+    incumbent: str
+    floors: frozenset[str]
+    tasks: tuple[str, ...]
+    endpoint: str
+    margin: float
+    seeds: tuple[int, ...]
+
+    @property
+    def others(self) -> list[str]:
+        return [e for e in self.encoders if e != self.incumbent]
+
+    def seeds_of(self, task: str) -> tuple[int, ...]:
+        """A task that draws nothing runs once."""
+        return self.seeds if TASKS[task].random else self.seeds[:1]
+
+    def challenger(self, endpoint_scores: dict[str, float]) -> str:
+        """The best other encoder at the endpoint that is no floor; the best floor where there are only floors."""
+        candidates = [e for e in self.others if e not in self.floors] or self.others
+        return max(candidates, key=lambda e: endpoint_scores[e])
+
+    def role(self, encoder: str, challenger: str | None) -> Role:
+        if encoder == self.incumbent:
+            return "incumbent"
+        if encoder == challenger:
+            return "challenger"
+        return "floor" if encoder in self.floors else "other"
+
+    def lines(self) -> list[str]:
+        """The plan in words."""
+        seeds = "seed " + ", ".join(map(str, self.seeds))
+        return [
+            f"incumbent: {self.incumbent}",
+            "challenger: the best other encoder at the endpoint that is no floor (the best floor where there are only floors)",
+            f"endpoint: {self.endpoint} {TASKS[self.endpoint].primary}",
+            f"margin {self.margin:g} points: {RULE}",
+            f"tasks: {', '.join(self.tasks)}; tasks that draw at random run under {seeds}",
+            "intervals: percentile bootstrap, 10,000 resamples, 95 %; p: exact McNemar (of the first seed), adjusted by Holm "
+            f"over {len(self.others) * len(self.tasks)} comparisons: the incumbent with each other encoder in "
+            + " and ".join(f"{t} {TASKS[t].primary}" for t in self.tasks),
+            "no setting is tuned on test images",
+        ]
+
+
+def make_plan(encoders: Sequence[str], incumbent: str | None, tasks: Sequence[str], margin: float, seeds: int, seed: int) -> Plan:
+    """Check what was asked for and fill in the defaults."""
+    if len(encoders) < 2:
+        raise ConfigError(f"--encoder: a comparison needs at least two encoders, got {len(encoders)}; the first is the incumbent")
+    if len(set(encoders)) < len(encoders):
+        raise ConfigError("--encoder: the same encoder is given twice")
+    specs = {text: parse_spec(text) for text in encoders}
+    first = incumbent or encoders[0]
+    if first not in specs:
+        raise ConfigError(f"--incumbent {first!r}: is not among the encoders. {nearest(first, encoders)}")
+    for task in tasks:
+        if task not in TASKS:
+            raise ConfigError(f"--tasks: no task '{task}'. {nearest(task, TASKS)}")
+    if not tasks:
+        raise ConfigError(f"--tasks: expected at least one of {', '.join(TASKS)}")
+    if seeds < 1:
+        raise ConfigError(f"--seeds: expected a whole number from 1, got {seeds}")
+    if margin < 0:
+        raise ConfigError(f"--margin: expected points from 0, got {margin:g}")
+    return Plan(
+        encoders=tuple(encoders),
+        incumbent=first,
+        floors=frozenset(text for text, spec in specs.items() if is_floor(spec)),
+        tasks=tuple(dict.fromkeys(tasks)),
+        endpoint="linear" if "linear" in tasks else tasks[0],
+        margin=margin,
+        seeds=tuple(range(seed, seed + seeds)),
+    )
+
+
+def is_floor(spec: Spec) -> bool:
+    """Encoders that learned nothing: raw pixels, random weights, a run before its first step."""
+    return spec.family in ("pixels", "random") or spec.options.get("weights") == "init"

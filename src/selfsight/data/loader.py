@@ -1,0 +1,177 @@
+"""Samples to batches, in worker processes.
+
+`view_batches` feeds a training for as many steps as asked; `image_batches` goes once through a source in order, for encoders.
+A sample that cannot be read is left out of its batch and reported in it; nothing stops.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from selfsight.data import photometry
+from selfsight.data.decode import UndecodableError, decode
+from selfsight.data.sources import BadImage, Source
+from selfsight.data.views import Photometry, ViewSettings, crop_box, cut, draw_photometry, uniforms
+
+T = TypeVar("T")
+
+
+@dataclass
+class ViewBatch:
+    """Views of one training batch, by size, view-major: globals [2B, 3, S, S], then locals [LB, 3, s, s] if there are any.
+
+    uint8 with `draws` still to be applied, or finished float32 with `draws` None.
+    """
+
+    views: list[Tensor]
+    draws: list[Photometry] | None
+    size: int
+    bad: list[BadImage] = field(default_factory=list)
+
+    def finished(self, device: torch.device, settings: ViewSettings) -> list[Tensor]:
+        """Normalised views on `device`."""
+        moved = [v.to(device, non_blocking=True) for v in self.views]
+        if self.draws is None:
+            return moved
+        return [photometry.apply(v, d, settings) for v, d in zip(moved, self.draws, strict=True)]
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+    """The order of samples in an epoch, a function of (seed, epoch) alone."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def batch_at(seed: int, step: int, count: int, batch_size: int) -> tuple[int, npt.NDArray[np.int64]]:
+    """(epoch, sample indices) of a training step; the last, smaller part of an epoch is left out."""
+    per_epoch = max(1, count // batch_size)
+    epoch, place = divmod(step, per_epoch)
+    return epoch, epoch_order(seed, epoch, count)[place * batch_size : (place + 1) * batch_size]
+
+
+class _StepDataset(Dataset[ViewBatch]):
+    """Item `step` is the whole batch of that step."""
+
+    def __init__(self, source: Source, settings: ViewSettings, batch_size: int, seed: int, finish: bool) -> None:
+        self.source, self.settings, self.batch_size, self.seed, self.finish = source, settings, batch_size, seed, finish
+
+    def __getitem__(self, step: int) -> ViewBatch:
+        epoch, indices = batch_at(self.seed, step, len(self.source), self.batch_size)
+        images, good, bad = [], [], []
+        for index in indices:
+            image = read_image(self.source, int(index))
+            if isinstance(image, BadImage):
+                bad.append(image)
+            else:
+                images.append(image)
+                good.append(int(index))
+        if not images:
+            return ViewBatch([], None, 0, bad)
+        views, draws = make_views(images, good, self.seed, epoch, self.settings)
+        batch = ViewBatch(views, draws, len(images), bad)
+        if self.finish:
+            batch.views, batch.draws = batch.finished(torch.device("cpu"), self.settings), None
+        return batch
+
+
+def make_views(
+    images: Sequence[Image.Image], indices: Sequence[int], seed: int, epoch: int, settings: ViewSettings, occurrence: int = 0
+) -> tuple[list[Tensor], list[Photometry]]:
+    """Cut all views of a batch: uint8 [views * B, 3, S, S] by size, and what is to be done to their pixels."""
+    views, draws = [], []
+    for kinds in (range(2), range(2, settings.count)):
+        crops, drawn = [], []
+        for view in kinds:
+            u = uniforms(seed, epoch, indices, occurrence, view)
+            drawn.append(draw_photometry(u, view, settings))
+            for row, image in zip(u, images, strict=True):
+                box = crop_box(row, image.width, image.height, settings.scale(view))
+                crops.append(cut(image, box, settings.size(view)))
+        if crops:
+            views.append(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous())
+            draws.append(_joined(drawn))
+    return views, draws
+
+
+def view_batches(
+    source: Source, settings: ViewSettings, *, batch_size: int, seed: int, start: int, stop: int, workers: int, finish: bool
+) -> Iterator[ViewBatch]:
+    """Batches of the steps `start` to `stop`. With `finish` the worker also does the colours (for training on the CPU)."""
+    dataset = _StepDataset(source, settings, batch_size, seed, finish)
+    loader: DataLoader[ViewBatch] = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=workers,
+        collate_fn=_identity,
+        worker_init_fn=_start_worker if workers else None,
+        prefetch_factor=4 if workers else None,
+    )
+    yield from loader
+
+
+class _PreparedDataset(Dataset[tuple[int, Any]]):
+    def __init__(self, source: Source, prepare: Callable[[Image.Image], Tensor]) -> None:
+        self.source, self.prepare = source, prepare
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor | BadImage]:
+        image = read_image(self.source, index)
+        return index, image if isinstance(image, BadImage) else self.prepare(image)
+
+
+def image_batches(
+    source: Source, prepare: Callable[[Image.Image], Tensor], *, batch_size: int, workers: int
+) -> Iterator[tuple[list[int], Tensor | None, list[BadImage]]]:
+    """(indices of the good samples, images [B, ...] or None if all are bad, the bad ones), once through the source in order."""
+    loader: DataLoader[Any] = DataLoader(
+        _PreparedDataset(source, prepare),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=_good_and_bad,
+        worker_init_fn=_start_worker if workers else None,
+    )
+    yield from loader
+
+
+def read_image(source: Source, index: int) -> Image.Image | BadImage:
+    """The decoded sample, or why it could not be had."""
+    try:
+        return decode(source.image_bytes(index))
+    except UndecodableError as error:
+        return BadImage(source.keys[index], str(error))
+    except OSError as error:
+        return BadImage(source.keys[index], f"cannot be read ({error.strerror or error})")
+
+
+def _good_and_bad(items: list[tuple[int, Tensor | BadImage]]) -> tuple[list[int], Tensor | None, list[BadImage]]:
+    good = [(index, item) for index, item in items if not isinstance(item, BadImage)]
+    bad = [item for _, item in items if isinstance(item, BadImage)]
+    return [index for index, _ in good], torch.stack([item for _, item in good]) if good else None, bad
+
+
+def _joined(parts: Sequence[Photometry]) -> Photometry:
+    return Photometry(
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in Photometry.__dataclass_fields__}
+    )
+
+
+def _identity(item: T) -> T:
+    return item
+
+
+def _start_worker(worker: int) -> None:
+    """Ctrl-C reaches the whole process group; the training process alone decides what to do about it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)

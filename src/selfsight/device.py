@@ -1,0 +1,83 @@
+"""Which device, which precision, how many threads, which seed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import time
+
+import numpy as np
+import torch
+
+from selfsight.errors import ConfigError
+
+
+def resolve(name: str = "auto") -> torch.device:
+    """`auto` takes the first CUDA device, then Apple's, then the CPU."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"--device {name!r}: expected auto, cpu, cuda, cuda:N or mps") from None
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise ConfigError(f"--device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use cpu or auto")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("--device 'mps': not available on this machine; use cpu or auto")
+    return device
+
+
+def describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} (cuda)"
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+def cores() -> int:
+    """Cores this process may use, which in a container is fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices in hardware (on CPUs: AVX512-BF16 or AMX)."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    if device.type != "cpu":
+        return False
+    probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(bool(probe()) for probe in probes if probe is not None)
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+    """Where forward passes run in bfloat16: `precision` is `float32`, `bfloat16`, or `auto` for what is fast on the device."""
+    if precision == "bfloat16" or (precision == "auto" and fast_bfloat16(device)):
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matmul_gflops(device: torch.device, size: int = 1024, repeats: int = 8) -> float:
+    """Measured float32 matrix-product rate: the yardstick of every estimate."""
+    a = torch.randn(size, size, device=device)
+    a @ a
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(repeats):
+        a @ a
+    synchronize(device)
+    return repeats * 2 * size**3 / (time.perf_counter() - start) / 1e9

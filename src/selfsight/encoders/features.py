@@ -1,0 +1,158 @@
+"""Features of a whole source, extracted once and kept under the hash of all that decides them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from selfsight.data.loader import image_batches
+from selfsight.data.sources import BadImage, Source
+from selfsight.encoders.base import Encoder, digest
+from selfsight.errors import DataError, SelfsightError
+from selfsight.runs import write_atomic
+
+FORMAT = "1"
+"""Part of every key: a change of decoding, preprocessing or storage makes all kept features stale."""
+
+Progress: TypeAlias = Callable[[int, int, str], None]
+"""Called with (samples done, samples in all, remark or "")."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of the readable samples of a source.
+
+    `vectors` float32 [n, D], `indices` int64 [n] into the source, ascending; `bad` lists the samples that could not be read.
+    `images_per_second` covers reading, decoding and the network; None where the features come from the cache.
+    """
+
+    vectors: npt.NDArray[np.float32]
+    indices: npt.NDArray[np.int64]
+    bad: list[BadImage]
+    images_per_second: float | None
+    cached: bool
+
+
+def extract(
+    encoder: Encoder,
+    source: Source,
+    *,
+    device: torch.device | str,
+    batch_size: int = 64,
+    workers: int = 0,
+    cache: bool = True,
+    progress: Progress | None = None,
+) -> Features:
+    """Features of every readable image of `source`, from the cache where they have been computed before.
+
+    A cache that is damaged or cannot be written costs time, never the run: the remark goes to `progress`. Raises `DataError`
+    where not one image can be read and `SelfsightError` where a feature is not finite.
+    """
+    report = progress or _silent
+    path = _folder() / f"{key(encoder, source)}.safetensors" if cache else None
+    if path is not None:
+        kept = _read(path, encoder.feature_width, len(source), report)
+        if kept is not None:
+            report(len(source), len(source), "features from the cache")
+            return kept
+    features = _computed(encoder.to(device), source, torch.device(device), batch_size, workers, report)
+    if path is not None:
+        _keep(path, features, encoder.spec, len(source), report)
+    return features
+
+
+def key(encoder: Encoder, source: Source) -> str:
+    """Hex digest of the encoder and of the keys and bytes of every sample in order."""
+    total = hashlib.blake2b(f"{FORMAT} {encoder.fingerprint}".encode(), digest_size=20)
+    for index, name in enumerate(source.keys):
+        try:
+            content = hashlib.blake2b(source.image_bytes(index), digest_size=20).digest()
+        except OSError:
+            content = b"unreadable"
+        total.update(json.dumps(name).encode() + b"\0" + content)
+    return total.hexdigest()
+
+
+def _folder() -> Path:
+    chosen = os.environ.get("SELFSIGHT_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "selfsight" / "features"
+
+
+def _computed(
+    encoder: Encoder, source: Source, device: torch.device, batch_size: int, workers: int, report: Progress
+) -> Features:
+    vectors: list[npt.NDArray[np.float32]] = []
+    indices: list[int] = []
+    bad: list[BadImage] = []
+    start = time.perf_counter()
+    for good, images, unreadable in image_batches(source, encoder.prepare, batch_size=batch_size, workers=workers):
+        bad += unreadable
+        if images is not None:
+            vectors.append(_finite(encoder.encode(images.to(device)).cpu().numpy(), encoder, source, good))
+            indices += good
+        report(len(indices) + len(bad), len(source), "")
+    if not vectors:
+        first = f"; first: {bad[0].key}: {bad[0].reason}" if bad else ""
+        raise DataError(f"{source.location}: not one of {len(source)} images can be read{first}")
+    rate = len(indices) / (time.perf_counter() - start)
+    return Features(np.concatenate(vectors), np.array(indices, dtype=np.int64), bad, rate, cached=False)
+
+
+def _finite(batch: npt.NDArray[np.float32], encoder: Encoder, source: Source, good: list[int]) -> npt.NDArray[np.float32]:
+    wrong = np.flatnonzero(~np.isfinite(batch).all(axis=1))
+    if len(wrong):
+        name = source.keys[good[int(wrong[0])]]
+        raise SelfsightError(
+            f"{encoder.spec}: features of '{name}' are not finite numbers; are its weights whole, and mean and std right?"
+        )
+    return batch
+
+
+def _keep(path: Path, features: Features, spec: str, total: int, report: Progress) -> None:
+    bad = json.dumps([[image.key, image.reason] for image in features.bad])
+    tensors: dict[str, npt.NDArray[Any]] = {"vectors": np.ascontiguousarray(features.vectors), "indices": features.indices}
+    metadata = {"format": FORMAT, "encoder": spec, "bad": bad, "digest": _checksum(features.vectors, features.indices, bad)}
+    try:
+        write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata))
+    except (OSError, SafetensorError) as error:
+        report(total, total, f"features not kept: {path.parent} cannot be written ({error})")
+
+
+def _read(path: Path, width: int, total: int, report: Progress) -> Features | None:
+    """The features in a cache file, or None: where there is none, and with a remark where it is damaged."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            vectors, indices = file.get_tensor("vectors"), file.get_tensor("indices")
+            metadata = file.metadata() or {}
+        if _checksum(vectors, indices, metadata["bad"]) != metadata["digest"]:
+            raise ValueError("its bytes have changed")
+        bad = [BadImage(name, reason) for name, reason in json.loads(metadata["bad"])]
+        if vectors.shape != (len(indices), width) or len(indices) + len(bad) != total:
+            raise ValueError(f"shape {vectors.shape}")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        report(0, total, f"kept features are damaged and made again: {path} ({error})")
+        return None
+    return Features(vectors, indices, bad, None, cached=True)
+
+
+def _checksum(vectors: npt.NDArray[Any], indices: npt.NDArray[Any], bad: str) -> str:
+    texts = [bad, str(vectors.shape)]
+    return digest(texts, [("vectors", torch.from_numpy(vectors)), ("indices", torch.from_numpy(indices))])
+
+
+def _silent(done: int, total: int, remark: str) -> None:
+    """For callers that want no progress."""

@@ -1,0 +1,132 @@
+"""From a picture to the tensor that an encoder takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from selfsight.encoders.spec import Spec
+from selfsight.errors import WeightsError
+
+Triple: TypeAlias = tuple[float, float, float]
+
+IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
+IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
+OPTIONS = ("size", "mean", "std", "crop", "interpolation")
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_LONGEST_ASPECT = 8
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Shorter side to `size / crop_pct` pixels, central square of `size`, then `(pixel / 255 - mean) / std`.
+
+    The evaluation transform of timm and torchvision, to the pixel. Pillow widens its filter when it shrinks (antialias), so
+    the result is the same on every machine. Picklable, for the workers that load images.
+    """
+
+    size: int = 224
+    mean: Triple = IMAGENET_MEAN
+    std: Triple = IMAGENET_STD
+    crop_pct: float = 0.875
+    interpolation: str = "bicubic"
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """RGB picture -> float32 [3, size, size]."""
+        pixels = torch.from_numpy(np.array(self._square(image))).permute(2, 0, 1).to(torch.float32).div(255)
+        return (pixels - torch.tensor(self.mean).view(3, 1, 1)) / torch.tensor(self.std).view(3, 1, 1)
+
+    def _square(self, image: Image.Image) -> Image.Image:
+        image = _without_far_ends(image)
+        width, height = image.size
+        short = math.floor(self.size / self.crop_pct)
+        if width <= height:
+            width, height = short, int(short * height / width)
+        else:
+            width, height = int(short * width / height), short
+        if (width, height) != image.size:
+            image = image.resize((width, height), _FILTERS[self.interpolation])
+        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
+        return image.crop((left, top, left + self.size, top + self.size))
+
+
+def from_timm(config: Mapping[str, Any]) -> Preprocess:
+    """What a timm network was trained for, from its `pretrained_cfg`."""
+    interpolation = str(config.get("interpolation", "bicubic"))
+    return Preprocess(
+        size=int(config["input_size"][-1]),
+        mean=_triple(config["mean"]),
+        std=_triple(config["std"]),
+        crop_pct=float(config.get("crop_pct") or 0.875),
+        interpolation=interpolation if interpolation in _FILTERS else "bicubic",
+    )
+
+
+def plain_crop(size: int) -> float:
+    """The usual share of the picture that is kept: 224 of 256; small pictures are shown whole."""
+    return 1.0 if size < 100 else 0.875
+
+
+def with_options(default: Preprocess, spec: Spec) -> Preprocess:
+    """`default` with the options `size`, `mean`, `std`, `crop` and `interpolation` of the spec laid on it."""
+    return replace(
+        default,
+        size=spec.number("size", default.size, least=8),
+        mean=_numbers(spec, "mean", default.mean),
+        std=_numbers(spec, "std", default.std),
+        crop_pct=_share(spec, default.crop_pct),
+        interpolation=spec.choice("interpolation", (default.interpolation, *(f for f in _FILTERS if f != default.interpolation))),
+    )
+
+
+def _numbers(spec: Spec, key: str, default: Triple) -> Triple:
+    text = spec.options.get(key)
+    if text is None:
+        return default
+    try:
+        values = _triple([float(part) for part in text.split(",")])
+    except ValueError:
+        values = (math.nan,) * 3
+    if not all(math.isfinite(v) for v in values) or (key == "std" and min(values) <= 0):
+        above = " above 0" if key == "std" else ""
+        raise WeightsError(f"{spec.text}: '{key}' must be three numbers{above} such as {_written(default)}; got '{text}'")
+    return values
+
+
+def _share(spec: Spec, default: float) -> float:
+    text = spec.options.get("crop")
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 1:
+        raise WeightsError(f"{spec.text}: 'crop' must be a number above 0 and up to 1, such as 0.875; got '{text}'")
+    return value
+
+
+def _triple(values: Any) -> Triple:
+    red, green, blue = (float(v) for v in values)
+    return red, green, blue
+
+
+def _written(values: Triple) -> str:
+    return ",".join(f"{v:g}" for v in values)
+
+
+def _without_far_ends(image: Image.Image) -> Image.Image:
+    """A 10 x 10000 strip would be enlarged to gigabytes before all but its middle is cut away."""
+    width, height = image.size
+    longest = _LONGEST_ASPECT * min(width, height)
+    if max(width, height) <= longest:
+        return image
+    left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
+    return image.crop((left, top, width - left, height - top))

@@ -1,0 +1,15 @@
+"""Tasks: what frozen features are good for.
+
+A task takes features with labels and yields predictions for the test images; it knows neither encoders nor reports. To add one:
+a file here with a `Task`, and a line in `TASKS`; `tests/test_tasks.py` runs its contract over every entry.
+"""
+
+from __future__ import annotations
+
+from selfsight.evaluate.base import FeatureSet, Predictions, Task
+from selfsight.evaluate.knn import KNN
+from selfsight.evaluate.linear import Linear
+
+TASKS: dict[str, type[Task]] = {"knn": KNN, "linear": Linear}
+
+__all__ = ["TASKS", "FeatureSet", "Predictions", "Task"]

@@ -1,0 +1,121 @@
+"""The format of a drawn data set (schema 1): what `synth` writes and other programs read.
+
+::
+
+    dataset.json      name, classes, splits, factors with their training ranges, provenance
+    samples.parquet   key, path, split, label, width, height, group, one column a factor
+    objects.parquet   sample (key), object, class, x, y, w, h (pixels), visible (share), mask (COCO RLE as JSON)
+
+While a set is being written its rows stream to `samples.jsonl` and `objects.jsonl`; closing writes the Parquet files. An
+unclosed set is readable.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pycocotools import mask as coco
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from selfsight.errors import DataError
+from selfsight.runs import append_jsonl, read_jsonl, write_atomic, write_json_atomic
+
+_TABLES = ("samples", "objects")
+_BUFFER = 500
+
+
+class DatasetInfo(BaseModel):
+    """`dataset.json`. `factors` maps a factor to its range (low, high) or its values in the training split."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = 1
+    name: str
+    classes: list[str]
+    splits: list[str]
+    factors: dict[str, list[Any]]
+    provenance: dict[str, Any]
+
+
+class Manifest(NamedTuple):
+    """A data set read back; rows are dictionaries."""
+
+    info: DatasetInfo
+    samples: list[dict[str, Any]]
+    objects: list[dict[str, Any]]
+
+
+def encode_mask(mask: npt.NDArray[np.bool_]) -> str:
+    """[height, width] as COCO run-length encoding in JSON."""
+    rle = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return json.dumps({"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode()})
+
+
+def decode_mask(text: str) -> npt.NDArray[np.bool_]:
+    """The inverse of `encode_mask`."""
+    rle = json.loads(text)
+    return np.asarray(coco.decode({"size": rle["size"], "counts": rle["counts"].encode()}), dtype=bool)
+
+
+class Writer:
+    """Appends samples and objects; leaving the context without an error closes the set."""
+
+    def __init__(self, folder: Path, info: DatasetInfo) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json_atomic(folder / "dataset.json", info.model_dump(mode="json"))
+        self._rows: dict[str, list[dict[str, Any]]] = {table: [] for table in _TABLES}
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._flush()
+        if error is None:
+            self._close()
+
+    def add(self, sample: dict[str, Any], objects: list[dict[str, Any]]) -> None:
+        self._rows["samples"].append(sample)
+        self._rows["objects"] += objects
+        if len(self._rows["samples"]) >= _BUFFER:
+            self._flush()
+
+    def _flush(self) -> None:
+        for table, rows in self._rows.items():
+            append_jsonl(self.folder / f"{table}.jsonl", rows)
+            rows.clear()
+
+    def _close(self) -> None:
+        for table in _TABLES:
+            rows = read_jsonl(self.folder / f"{table}.jsonl")
+            write_atomic(self.folder / f"{table}.parquet", partial(pq.write_table, pa.Table.from_pylist(rows)))
+        for table in _TABLES:
+            (self.folder / f"{table}.jsonl").unlink()
+
+
+def read(folder: Path) -> Manifest:
+    """A set, closed or not; `DataError` where there is none or it is damaged."""
+    path = folder / "dataset.json"
+    try:
+        info = DatasetInfo.model_validate_json(path.read_bytes())
+    except OSError:
+        raise DataError(f"{folder}: holds no dataset.json; expected a data set that selfsight has drawn") from None
+    except ValidationError as error:
+        raise DataError(f"{path}: {error.errors()[0]['msg']}; expected schema 1") from None
+    return Manifest(info, _table(folder, "samples"), _table(folder, "objects"))
+
+
+def _table(folder: Path, name: str) -> list[dict[str, Any]]:
+    closed = folder / f"{name}.parquet"
+    if closed.is_file():
+        rows: list[dict[str, Any]] = pq.read_table(closed).to_pylist()
+        return rows
+    return read_jsonl(folder / f"{name}.jsonl")

@@ -1,0 +1,173 @@
+"""The results folder of a comparison: typed scores in `results.json` (schema 1), and what stands beside it.
+
+::
+
+    results.json            this file's `Results`
+    per_image.parquet       key, encoder, task, condition, metric, seed, label, predicted: one row an outcome
+    split.parquet           key, part (train, test), where selfsight made the split
+    bad_images.jsonl        key, reason: files that were skipped
+    assets/curves.json      [{encoder, rows: [{step, epoch, loss, ...}]}], the metrics of the runs compared
+    assets/map.parquet      encoder, key, x, y, label (null without labels): features in two dimensions
+    assets/thumbs.parquet   key, jpeg (bytes): small pictures of the images that the report shows
+    assets/neighbours.json  [{query, neighbours: {encoder: [key, ...]}}]
+
+Every accuracy is in percent and every difference in percentage points.
+A report needs nothing but this folder.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from selfsight.errors import InputError
+from selfsight.runs import write_text_atomic
+
+Role = Literal["incumbent", "challenger", "floor", "other"]
+Decision = Literal["replace", "keep", "undecided"]
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EncoderRecord(Record):
+    """One encoder of a comparison and where its weights come from."""
+
+    spec: str
+    role: Role
+    kind: Literal["vit", "cnn", "pixels", "other"]
+    weights: str
+    pool: str
+    input_size: int
+    feature_width: int
+    parameters: int
+
+
+class DataRecord(Record):
+    """The images of a comparison and what was done to them."""
+
+    train: str
+    test: str | None
+    n_train: int
+    n_test: int
+    classes: list[str]
+    split: str
+    group_by: str | None = None
+    bad_images: int = 0
+    notes: list[str] = Field(default_factory=list)
+
+
+class Score(Record):
+    """One number with its percentile-bootstrap interval (95 %)."""
+
+    encoder: str
+    task: str
+    condition: str = "clean"
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    seed: int = 0
+
+
+class Comparison(Record):
+    """Paired difference `b` minus `a`; `p` is the exact McNemar value, `p_holm` over the declared family."""
+
+    a: str
+    b: str
+    task: str
+    condition: str = "clean"
+    metric: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    only_a: int
+    only_b: int
+    n: int
+
+
+class Verdict(Record):
+    """Should the challenger replace the incumbent?"""
+
+    decision: Decision
+    incumbent: str
+    challenger: str
+    endpoint: str
+    margin: float
+    difference: float
+    low: float
+    high: float
+    reason: str
+    needed_n: int | None = None
+
+
+class Cost(Record):
+    """What an encoder costs to run, as measured on this machine."""
+
+    encoder: str
+    parameters: int
+    feature_width: int
+    images_per_second: float
+    peak_memory_mb: float
+    device: str
+    batch_size: int
+
+
+class Labelling(Record):
+    """How many images to label for a verdict, and which first."""
+
+    count: int
+    picks: list[str]
+    reason: str
+
+
+class Results(Record):
+    """Everything a comparison found."""
+
+    schema_version: Literal[1] = 1
+    title: str
+    encoders: list[EncoderRecord]
+    data: DataRecord
+    plan: list[str]
+    scores: list[Score]
+    comparisons: list[Comparison]
+    verdict: Verdict | None
+    labelling: Labelling | None = None
+    cost: list[Cost]
+    provenance: dict[str, Any]
+
+    def encoder(self, spec: str) -> EncoderRecord:
+        return next(e for e in self.encoders if e.spec == spec)
+
+    def score(self, encoder: str, task: str, metric: str, condition: str = "clean") -> Score:
+        """The score of the first seed; `KeyError` names what is there."""
+        for s in self.scores:
+            if (s.encoder, s.task, s.metric, s.condition) == (encoder, task, metric, condition):
+                return s
+        known = sorted({f"{s.encoder} {s.task} {s.metric} {s.condition}" for s in self.scores})
+        raise KeyError(f"no score {encoder} {task} {metric} {condition}; there are: {known}")
+
+
+def write(results: Results, folder: Path) -> Path:
+    path = folder / "results.json"
+    write_text_atomic(path, json.dumps(results.model_dump(mode="json"), indent=1) + "\n")
+    return path
+
+
+def read(folder: Path | str) -> Results:
+    path = Path(folder) / "results.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: holds no results.json; give the --out folder of 'selfsight compare'")
+    try:
+        return Results.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(f"{path}: {where}: {first['msg']}; expected a results folder of schema 1") from None

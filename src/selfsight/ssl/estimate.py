@@ -1,0 +1,67 @@
+"""How long a training will take and how much it will write, measured on a few throwaway steps."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from selfsight import device
+from selfsight.data import photometry
+from selfsight.data.loader import make_views, read_image
+from selfsight.data.sources import BadImage, Source
+from selfsight.ssl.fit import make_learner
+from selfsight.ssl.recipes import TrainSettings
+from selfsight.ssl.step import rates_at, train_step
+
+_STEPS = 3
+
+
+class Estimate(NamedTuple):
+    """Seconds a step, steps and seconds in all, and bytes that the run folder will hold."""
+
+    step_seconds: float
+    steps: int
+    seconds: float
+    disk_bytes: int
+
+
+def estimate(settings: TrainSettings, source: Source) -> Estimate:
+    """Time real steps on real views with networks that are then thrown away."""
+    on = device.resolve(settings.device)
+    torch.set_num_threads(settings.threads or device.cores())
+    learner = make_learner(settings, on)
+    data_seconds, views = _views(settings, source, on)
+    times = []
+    for _ in range(_STEPS):
+        start = time.perf_counter()
+        rates = rates_at(0.5, 100, settings.optimizer, settings.teacher_momentum)
+        train_step(learner, copy.copy(views), rates, settings.optimizer.clip, settings.precision)
+        device.synchronize(on)
+        times.append(time.perf_counter() - start)
+    network = min(times[1:])
+    # Workers prepare views beside the network; without any, or with too few, the longer of the two sets the pace.
+    step = network + data_seconds if settings.workers == 0 else max(network, data_seconds / settings.workers)
+    steps = round((settings.epochs or 0) * settings.steps_per_epoch) or max(1, int((settings.minutes or 0) * 60 / step))
+    numbers = sum(p.numel() for p in learner.student.parameters())
+    # Student, teacher and two moments in the checkpoint, the teacher again by itself, and a line of metrics a few steps.
+    disk = 4 * numbers * 5 + 600 * (steps // settings.log_every)
+    return Estimate(step, steps, steps * step, disk)
+
+
+def _views(settings: TrainSettings, source: Source, on: torch.device) -> tuple[float, list[torch.Tensor]]:
+    """Seconds to make one batch of views, and the batch (images repeated where few can be read)."""
+    start = time.perf_counter()
+    wanted = settings.batch_size
+    spread = np.linspace(0, len(source) - 1, min(wanted, len(source))).astype(int)
+    images = [i for i in (read_image(source, int(index)) for index in spread) if not isinstance(i, BadImage)]
+    if not images:  # the few looked at here are all bad; those found readable before are elsewhere
+        everything = (read_image(source, index) for index in range(len(source)))
+        images = [next(i for i in everything if not isinstance(i, BadImage))]
+    images = (images * wanted)[:wanted]
+    cut, draws = make_views(images, range(wanted), settings.seed, 0, settings.views)
+    views = [photometry.apply(v.to(on), d, settings.views) for v, d in zip(cut, draws, strict=True)]
+    return time.perf_counter() - start, views

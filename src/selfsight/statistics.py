@@ -1,0 +1,88 @@
+"""Intervals and tests of paired outcomes. Pure functions; outcomes are 0/1 (or shares), results are in percentage points."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Floats = npt.NDArray[np.floating]
+
+RESAMPLES = 10_000
+LEVEL = 0.95
+_Z = 1.959964
+
+
+class Interval(NamedTuple):
+    """A value with its percentile-bootstrap interval of 95 %."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap_mean(outcomes: Floats, groups: npt.NDArray[np.generic] | None = None, seed: int = 0) -> Interval:
+    """100 * mean of `outcomes` [n] with its percentile bootstrap (Efron 1979) over images, or over groups of images.
+
+    For a paired difference pass the differences. The percentile interval is used because it also holds where all outcomes are
+    equal, where BCa has none.
+    """
+    values = np.asarray(outcomes, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    means = _resample_images(values, rng) if groups is None else _resample_groups(values, groups, rng)
+    low, high = np.percentile(means, [100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2])
+    return Interval(float(values.mean() * 100), float(low * 100), float(high * 100))
+
+
+def _resample_images(values: Floats, rng: np.random.Generator) -> Floats:
+    """Drawing n images with replacement is drawing counts of each distinct outcome from a multinomial, which is far cheaper."""
+    distinct, counts = np.unique(values, return_counts=True)
+    drawn = rng.multinomial(len(values), counts / len(values), size=RESAMPLES)
+    return np.asarray(drawn @ distinct / len(values))
+
+
+def _resample_groups(values: Floats, groups: npt.NDArray[np.generic], rng: np.random.Generator) -> Floats:
+    """Whole groups are drawn with replacement: images of one patient or video are not independent."""
+    _, index = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(index).astype(np.float64)
+    sums = np.bincount(index, weights=values)
+    means = np.empty(RESAMPLES)
+    step = max(1, 4_000_000 // len(sizes))
+    for start in range(0, RESAMPLES, step):
+        drawn = rng.integers(len(sizes), size=(min(step, RESAMPLES - start), len(sizes)))
+        means[start : start + len(drawn)] = sums[drawn].sum(1) / sizes[drawn].sum(1)
+    return means
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Exact two-sided McNemar p: may the images that one encoder alone gets right be split half and half? (McNemar 1947)"""
+    n = only_a + only_b
+    if n == 0:
+        return 1.0
+    return float(min(1.0, 2 * stats.binom.cdf(min(only_a, only_b), n, 0.5)))
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """p-values adjusted for the whole family by Holm's step-down rule (Holm 1979)."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted = [0.0] * len(p_values)
+    running = 0.0
+    for rank, i in enumerate(order):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = running
+    return adjusted
+
+
+def needed_n(disagreement: float, difference: float, margin: float) -> int:
+    """Test images for which a 95 % interval of the paired difference would be narrower than the distance to zero.
+
+    `disagreement` is the share of images that exactly one encoder gets right; the variance of a paired difference of 0/1
+    outcomes is disagreement - difference^2. A difference below `margin` (both in points) counts as `margin`: smaller ones are
+    not worth settling.
+    """
+    gap = max(abs(difference), margin, 1e-3) / 100
+    variance = max(disagreement - (difference / 100) ** 2, 1e-6)
+    return math.ceil(_Z**2 * variance / gap**2)

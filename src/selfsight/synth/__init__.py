@@ -1,0 +1,1 @@
+"""Pictures with labels that nobody had to write."""

@@ -1,0 +1,175 @@
+"""Grey surfaces with patterned objects on them, as an inspection camera or a microscope sees them.
+
+The class of a picture is the pattern of its object; shape, size, place, turn, light and grain are drawn at random and say
+nothing about the class. A sampler turns (seed, index) into a pure `Surface`, and `draw` turns that into pixels and a mask.
+There is no colour on purpose: on coloured images a short self-supervised training learns the colour and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Rng: TypeAlias = np.random.Generator
+
+SHAPES = ("disc", "square", "triangle", "hexagon", "star", "plate")
+_OVERSAMPLE = 4
+
+
+@dataclass(frozen=True)
+class Surface:
+    """One picture; lengths in pixels, angles in radians, grey levels and contrasts in shares of full scale."""
+
+    size: int
+    pattern: str
+    shape: str
+    x: float
+    y: float
+    radius: float
+    turn: float
+    period: float
+    pattern_turn: float
+    object_grey: float
+    object_contrast: float
+    ground_grey: float
+    slope: float
+    slope_turn: float
+    grain: float
+    scratches: int
+    seed: int
+
+
+def sample(seed: int, index: int, size: int = 48) -> Surface:
+    """The picture number `index` of a set; its class cycles through `PATTERNS`, so every set is balanced."""
+    rng = np.random.default_rng([seed, index])
+    radius = size * rng.uniform(0.42, 0.56)
+    reach = 0.12 * size
+    return Surface(
+        size=size,
+        pattern=CLASSES[index % len(CLASSES)],
+        shape=SHAPES[int(rng.integers(len(SHAPES)))],
+        x=size / 2 + rng.uniform(-reach, reach),
+        y=size / 2 + rng.uniform(-reach, reach),
+        radius=radius,
+        turn=rng.uniform(0, 2 * math.pi),
+        period=size * rng.uniform(0.11, 0.17),
+        pattern_turn=rng.uniform(0, math.pi),
+        object_grey=rng.uniform(0.4, 0.6),
+        object_contrast=rng.uniform(0.22, 0.36),
+        ground_grey=rng.uniform(0.3, 0.7),
+        slope=rng.uniform(0, 0.25),
+        slope_turn=rng.uniform(0, 2 * math.pi),
+        grain=rng.uniform(0.01, 0.04),
+        scratches=int(rng.integers(0, 3)),
+        seed=int(rng.integers(2**31)),
+    )
+
+
+def draw(surface: Surface) -> tuple[Image.Image, npt.NDArray[np.bool_]]:
+    """(grey picture as RGB, mask of the object [size, size])."""
+    s, rng = surface, np.random.default_rng(surface.seed)
+    y, x = np.mgrid[0 : s.size, 0 : s.size] + 0.5
+    across = ((x - s.size / 2) * math.cos(s.slope_turn) + (y - s.size / 2) * math.sin(s.slope_turn)) / s.size
+    pixels = s.ground_grey + s.slope * across
+    for _ in range(s.scratches):
+        pixels = _scratch(pixels, x, y, rng)
+    cover = _cover(s)
+    u = (x - s.x) * math.cos(s.pattern_turn) + (y - s.y) * math.sin(s.pattern_turn)
+    v = (y - s.y) * math.cos(s.pattern_turn) - (x - s.x) * math.sin(s.pattern_turn)
+    pattern = PATTERNS[s.pattern](u / s.period, v / s.period, rng)
+    body = s.object_grey + s.slope * across + s.object_contrast * pattern
+    pixels = pixels * (1 - cover) + body * cover + rng.normal(0, s.grain, pixels.shape)
+    grey = np.clip(np.round(pixels * 255), 0, 255).astype(np.uint8)
+    return Image.fromarray(grey).convert("RGB"), cover > 0.5
+
+
+def _cover(s: Surface) -> Floats:
+    """Share of each pixel that the object covers."""
+    big = Image.new("L", (s.size * _OVERSAMPLE,) * 2)
+    points = [((s.x + px * s.radius) * _OVERSAMPLE, (s.y + py * s.radius) * _OVERSAMPLE) for px, py in _outline(s.shape, s.turn)]
+    ImageDraw.Draw(big).polygon(points, fill=255)
+    small = big.resize((s.size, s.size), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float64) / 255
+
+
+def _outline(shape: str, turn: float) -> list[tuple[float, float]]:
+    """Corners on or within the unit circle."""
+    if shape == "plate":
+        corners = [(-1.0, -0.62), (1.0, -0.62), (1.0, 0.62), (-1.0, 0.62)]
+        return [(a * math.cos(turn) - b * math.sin(turn), a * math.sin(turn) + b * math.cos(turn)) for a, b in corners]
+    count = {"disc": 40, "square": 4, "triangle": 3, "hexagon": 6, "star": 10}[shape]
+    radii = [0.6 if shape == "star" and k % 2 else 1.0 for k in range(count)]
+    angles = [turn + 2 * math.pi * k / count for k in range(count)]
+    return [(r * math.cos(a), r * math.sin(a)) for r, a in zip(radii, angles, strict=True)]
+
+
+def _scratch(pixels: Floats, x: Floats, y: Floats, rng: Rng) -> Floats:
+    size = len(pixels)
+    angle, offset = rng.uniform(0, math.pi), rng.uniform(0, size)
+    distance = np.abs(x * math.cos(angle) + y * math.sin(angle) - offset)
+    return pixels + rng.choice([-0.15, 0.15]) * np.exp(-(distance**2))
+
+
+def _stripes(u: Floats, v: Floats, rng: Rng) -> Floats:
+    return np.tanh(2 * np.sin(2 * math.pi * u))
+
+
+def _checks(u: Floats, v: Floats, rng: Rng) -> Floats:
+    return np.tanh(4 * np.sin(math.pi * u) * np.sin(math.pi * v))
+
+
+def _dots(u: Floats, v: Floats, rng: Rng) -> Floats:
+    row = np.round(v)
+    du, dv = u - 0.5 * (row % 2), v - row
+    du = du - np.round(du)
+    return np.tanh(8 * (0.3 - np.hypot(du, dv)))
+
+
+def _rings(u: Floats, v: Floats, rng: Rng) -> Floats:
+    return np.tanh(2 * np.sin(2 * math.pi * np.hypot(u, v)))
+
+
+def _grid(u: Floats, v: Floats, rng: Rng) -> Floats:
+    edge = np.minimum(np.abs(u - np.round(u)), np.abs(v - np.round(v)))
+    return np.tanh(12 * (0.16 - edge))
+
+
+def _zigzag(u: Floats, v: Floats, rng: Rng) -> Floats:
+    tooth = np.abs((v / 2) % 1 - 0.5) * 2
+    return np.tanh(2 * np.sin(2 * math.pi * (u + tooth)))
+
+
+def _bricks(u: Floats, v: Floats, rng: Rng) -> Floats:
+    row = np.floor(v)
+    along = u / 2 + 0.5 * (row % 2)
+    edge = np.minimum(2 * np.abs(along - np.round(along)), np.abs(v - np.round(v)))
+    return np.tanh(12 * (edge - 0.14))
+
+
+def _cells(u: Floats, v: Floats, rng: Rng) -> Floats:
+    """Walls of Voronoi cells: where the two nearest of many points are equally far."""
+    reach = max(float(np.abs(u).max()), float(np.abs(v).max())) + 1
+    points = rng.uniform(-reach, reach, (int(1.2 * (2 * reach) ** 2), 2))
+    distance = np.hypot(u[..., None] - points[:, 0], v[..., None] - points[:, 1])
+    nearest = np.partition(distance, 1, axis=-1)
+    return np.tanh(8 * (nearest[..., 1] - nearest[..., 0] - 0.18))
+
+
+PATTERNS: dict[str, Callable[[Floats, Floats, Rng], Floats]] = {
+    "bricks": _bricks,
+    "cells": _cells,
+    "checks": _checks,
+    "dots": _dots,
+    "grid": _grid,
+    "rings": _rings,
+    "stripes": _stripes,
+    "zigzag": _zigzag,
+}
+CLASSES = tuple(PATTERNS)

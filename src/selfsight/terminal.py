@@ -1,0 +1,177 @@
+"""What the command line shows: progress bars, tables and closing lines."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from selfsight.checkup import Finding
+from selfsight.comparison.verdict import sentence
+from selfsight.results import Results
+from selfsight.runs import RunFolder, read_jsonl
+from selfsight.ssl.estimate import Estimate
+from selfsight.ssl.recipes import Derived, TrainSettings
+
+_STYLE = {"replace": "bold green", "keep": "bold blue", "undecided": "bold yellow"}
+_SHOWN = ("top1_k20", "top1", "balanced_accuracy")
+_MARK = {"good": "[green]ok[/]", "note": "[yellow]note[/]", "bad": "[red]bad[/]"}
+
+
+class Terminal:
+    """Watches a verb and shows it: one progress bar at a time, lines above it."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            self.console.width = 120  # a log file has no width of its own
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._what = ""
+        self._prototypes = 2
+        self._probe = ""
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop()
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    def advance(self, what: str, done: int, total: int) -> None:
+        self._bar(what, total)
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=done, total=total)
+        if done >= total:
+            self._stop()
+
+    def on_plan(self, settings: TrainSettings, derived: Sequence[Derived], expected: Estimate) -> None:
+        table = Table(title=f"recipe {settings.recipe}: derived for these images", title_justify="left")
+        for column in ("setting", "value", "because"):
+            table.add_column(column)
+        for row in derived:
+            table.add_row(row.key, str(row.value), row.why)
+        self.console.print(table)
+        budget = f"{settings.minutes:g} minutes" if settings.minutes else f"{settings.epochs:g} epochs"
+        self.say(
+            f"{budget} on {settings.images} images: about {expected.steps} steps of {expected.step_seconds:.2f} s, "
+            f"{_duration(expected.seconds)} in all, {_bytes(expected.disk_bytes)} on disk"
+        )
+        self._prototypes = settings.head.prototypes
+
+    def on_step(self, row: Mapping[str, Any], progress: float) -> None:
+        self._bar("training", 1.0)
+        if self._progress is not None and self._task is not None:
+            text = (
+                f"step {row['step']}  epoch {row['epoch']:.1f}  loss {row['loss']:.3f} (ln K {math.log(self._prototypes):.2f})  "
+                f"{row['images_per_second']:.0f} images/s  waiting for data {row['wait_share']:.0%}{self._probe}"
+            )
+            self._progress.update(self._task, completed=progress, description=text)
+        if progress >= 1.0:
+            self._stop()
+
+    def on_probe(self, row: Mapping[str, Any]) -> None:
+        knn = f"  20-NN {row['knn_top1']:.1f} %" if "knn_top1" in row else ""
+        self._probe = f"{knn}  rank {row['rankme']:.1f}"
+        self.say(f"  epoch {row['epoch']:6.2f}  {_duration(row['elapsed_s']):>8}{self._probe}")
+
+    def _bar(self, what: str, total: float) -> None:
+        if self._what == what and self._progress is not None:
+            return
+        self._stop()
+        self._what = what
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(24), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
+        self._task = self._progress.add_task(what, total=total)
+        self._progress.start()
+
+    def _stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        self._progress, self._task, self._what = None, None, ""
+
+
+def train_summary(out: Path, summary: Mapping[str, Any]) -> str:
+    """The closing line of a training."""
+    knn = f", 20-NN {summary['knn_top1']:.1f} %" if "knn_top1" in summary else ""
+    text = f"done: {out}, {summary['step']} steps in {_duration(summary['elapsed_s'])}, loss {summary['loss']:.3f}{knn}"
+    return text + _skipped(RunFolder(out).bad_images)
+
+
+def embed_summary(out: Path, summary: Mapping[str, Any]) -> str:
+    """The closing line of an embedding."""
+    speed = "from the cache" if summary["cached"] else f"{summary['images_per_second']:.1f} images/s"
+    text = f"done: {out}, {summary['images']} images, {summary['feature_width']} numbers each, {speed}"
+    return text + (_skipped(out.parent / "bad_images.jsonl") if summary["bad_images"] else "")
+
+
+def compare_summary(terminal: Terminal, results: Results, out: Path) -> None:
+    """Scores, verdict and where the report is."""
+    if results.scores:
+        terminal.console.print(_scores(results))
+    bad = _skipped(out / "bad_images.jsonl") if results.data.bad_images else ""
+    if results.verdict is not None:
+        terminal.console.print(
+            sentence(results.verdict, results.data.n_test), style=_STYLE[results.verdict.decision], markup=False
+        )
+    elif results.labelling is not None:
+        terminal.say(f"no labels, so no verdict: label {results.labelling.count} images. {results.labelling.reason}")
+        terminal.say("label these first: " + ", ".join(results.labelling.picks[:10]) + " ... (all in results.json)")
+    terminal.say(f"report: {out / 'report.html'}{bad}")
+
+
+def doctor_table(findings: Sequence[Finding]) -> None:
+    table = Table(show_header=False, box=None)
+    for finding in findings:
+        table.add_row(_MARK[finding.level], finding.what, finding.text)
+    Console(highlight=False).print(table)
+
+
+def resume_command(data: str | None, out: Path) -> str:
+    """What goes on with an interrupted run."""
+    return shlex.join(["selfsight", "train", *([data] if data else []), "--out", str(out), "--resume"])
+
+
+def _scores(results: Results) -> Table:
+    """The primary metric of each task, and balanced accuracy, with intervals; the report has the rest."""
+    shown = [(s.task, s.metric) for s in results.scores if s.metric in _SHOWN]
+    table = Table(title="percent, with intervals of 95 %", title_justify="left")
+    table.add_column("encoder", overflow="fold")
+    for task, metric in dict.fromkeys(shown):
+        table.add_column(f"{task} {metric}", justify="right", no_wrap=True)
+    table.add_column("images/s", justify="right")
+    for encoder in results.encoders:
+        scores = [results.score(encoder.spec, task, metric) for task, metric in dict.fromkeys(shown)]
+        cells = [f"{s.value:.1f} [dim]({s.low:.1f} .. {s.high:.1f})[/]" for s in scores]
+        speed = next(c.images_per_second for c in results.cost if c.encoder == encoder.spec)
+        table.add_row(f"{escape(encoder.spec)} [dim]{encoder.role}[/]", *cells, f"{speed:,.0f}")
+    return table
+
+
+def _skipped(listed: Path) -> str:
+    rows = read_jsonl(listed)
+    if not rows:
+        return ""
+    return f"; {len(rows)} files skipped, first {rows[0]['key']} ({rows[0]['reason']}), all in {listed}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 2**20:.0f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"

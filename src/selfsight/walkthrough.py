@@ -1,0 +1,87 @@
+"""The demo: the whole main job in minutes, on images drawn on the spot or on the user's own."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selfsight.api import Silent, Watch, compare, train
+from selfsight.errors import InputError
+from selfsight.results import Results
+from selfsight.runs import write_json_atomic
+from selfsight.synth.drawing import draw_dataset
+
+MINUTES = 4.5
+SIZE = 48
+COUNTS = {"train": 4000, "test": 1000}
+LIMIT_OWN = 2000
+SETTINGS: dict[str, Any] = {}
+
+_MARK = "demo.json"
+_HONEST = (
+    "A few minutes on a few cores show that the method works and what its curves look like, not what it can do: published "
+    "self-supervised networks train for days on millions of images. 'Keep your CNN' is the likely and the right verdict here."
+)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Where the demo left its parts."""
+
+    results: Results
+    report: Path
+    run: Path
+    training: dict[str, Any]
+
+
+def demo(
+    data: str | Path | None = None,
+    out: str | Path = "demo",
+    *,
+    minutes: float = MINUTES,
+    seed: int = 0,
+    device: str = "auto",
+    watch: Watch | None = None,
+) -> Demo:
+    """Draw images (or take `data`), train a small ViT without labels, compare it with EfficientNet-Lite0, write the report.
+
+    `out` holds `images/` (drawn), `run/` and `results/`. An earlier demo there is replaced; another folder is left alone.
+    """
+    watch = watch or Silent()
+    folder = Path(out)
+    _prepare(folder)
+    test = None
+    if data is None:
+        images = folder / "images"
+        draw_dataset(images, COUNTS, seed, SIZE, lambda done, total: watch.advance("drawing images", done, total))
+        source, test = images / "train", images / "test"
+    else:
+        source = Path(data)
+    run = folder / "run"
+    summary = train(source, run, minutes=minutes, seed=seed, device=device, set=SETTINGS if data is None else (), watch=watch)
+    encoders = ["efficientnet-lite0", str(run), f"{run}?weights=init", "pixels"]
+    results = compare(
+        source,
+        encoders,
+        folder / "results",
+        test=test,
+        device=device,
+        limit=None if data is None else LIMIT_OWN,
+        seed=seed,
+        title="selfsight demo" if data is None else source.name,
+        notes=[_HONEST],
+        watch=watch,
+    )
+    return Demo(results, folder / "results" / "report.html", run, summary)
+
+
+def _prepare(folder: Path) -> None:
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / _MARK).is_file():
+            raise InputError(f"--out {folder}: holds files that are not of a demo; give another folder")
+        for part in ("images", "run", "results"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json_atomic(folder / _MARK, {"what": "folder of 'selfsight demo'; the next demo replaces its parts"})

@@ -1,0 +1,115 @@
+"""The report as a browser sees it: silent, offline, complete, and no wider than the window."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from results_folder import INCUMBENT, build
+from selfsight.reporting import render
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (pip install selenium)")
+DRIVER = shutil.which("chromedriver") or "/usr/bin/chromedriver"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if not (shutil.which("chromium") and Path(DRIVER).is_file()):
+        message = "no browser: install chromium and chromium-driver"
+        if os.environ.get("SELFSIGHT_REQUIRE_BROWSER") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    options = webdriver.ChromeOptions()
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-background-networking",
+        "--disable-dev-shm-usage",
+        "--disable-gpu",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The three kinds of report."""
+    base = tmp_path_factory.mktemp("reports")
+    hostile = [
+        "<script>alert(1)</script>",
+        "</script><img src=http://127.0.0.1:9/x>",
+        "<a href='http://127.0.0.1:9/'>a</a>",
+        "a b",
+    ]
+    for name, classes, labels in (("labelled", hostile, True), ("silent", None, True), ("label-free", None, False)):
+        build(base / name, classes=classes, labels=labels)
+    return {name: render(base / name, images=name != "silent") for name in ("labelled", "silent", "label-free")}
+
+
+def open_page(browser: Any, page: Path, width: int) -> None:
+    for log in ("browser", "performance"):
+        browser.get_log(log)
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get(page.as_uri())
+
+
+def requests(browser: Any) -> list[str]:
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+
+
+@pytest.mark.parametrize("width", [1280, 420])
+@pytest.mark.parametrize("kind", ["labelled", "silent", "label-free"])
+def test_the_page_is_silent_offline_and_complete(browser: Any, pages: dict[str, Path], kind: str, width: int) -> None:
+    open_page(browser, pages[kind], width)
+    sizes = browser.execute_script(
+        "return [...document.querySelectorAll('.plot')].map(p => { const s = p.querySelector('.main-svg');"
+        " const r = s ? s.getBoundingClientRect() : {width: 0, height: 0}; return [p.id, r.width, r.height]; })"
+    )
+    assert len(sizes) == {"labelled": 15, "silent": 15, "label-free": 9}[kind]
+    assert [size for size in sizes if min(size[1:]) < 100] == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    sentence = browser.find_element("css selector", "#verdict .sentence")
+    assert sentence.is_displayed()
+    assert sentence.text.startswith("No labels, so no verdict" if kind == "label-free" else f"Keep {INCUMBENT}")
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    asked = requests(browser)
+    assert asked and [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def test_every_picture_is_shown(browser: Any, pages: dict[str, Path]) -> None:
+    open_page(browser, pages["labelled"], 1280)
+    browser.execute_async_script("Promise.all([...document.images].map(i => i.decode())).then(arguments[0])")
+    widths = browser.execute_script("return [...document.images].map(image => image.naturalWidth)")
+    assert len(widths) > 20 and set(widths) == {64}
+
+
+def test_pointing_at_the_map_shows_the_picture_and_the_class_as_text(browser: Any, pages: dict[str, Path]) -> None:
+    open_page(browser, pages["labelled"], 1280)
+    tip = browser.execute_script(
+        "const map = document.getElementById('plot-map-0'), trace = map.data[0];"
+        "const point = {data: trace, customdata: 0, text: 'a &lt;b&gt;'};"
+        "map.emit('plotly_hover', {points: [point], event: {clientX: 40, clientY: 40}});"
+        "const tip = document.getElementById('tip');"
+        "return [tip.hidden, tip.querySelectorAll('img').length, tip.querySelectorAll('*').length, tip.innerText]"
+    )
+    assert tip == [False, 1, 3, "<script>alert(1)</script>\na <b>"]
+
+
+def test_a_chosen_class_is_followed_through_all_maps(browser: Any, pages: dict[str, Path]) -> None:
+    open_page(browser, pages["labelled"], 1280)
+    faded = browser.execute_script(
+        "document.querySelector('.chips button').click();"
+        "return [...document.querySelectorAll('[id^=plot-map-]')].map(m => m.data.map(t => t.marker.opacity))"
+    )
+    assert faded == [[1, 0.06, 0.06, 0.06]] * 3
