@@ -142,7 +142,8 @@ def cost_plot(results: Results) -> go.Figure | None:
     for s in results.scores:
         if (s.task, s.metric, s.condition) == found:
             scores.setdefault(s.encoder, s)
-    costs = [c for c in results.cost if c.encoder in scores and c.images_per_second > 0]
+    # Raw pixels are no network: copying them has a speed, but none that a team could choose.
+    costs = [c for c in results.cost if c.encoder in scores and c.parameters > 0]
     if not costs:
         return None
     colours = encoder_colours(results)

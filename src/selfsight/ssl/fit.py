@@ -102,7 +102,7 @@ class Training:
             probe_step = self._next_probe()
             if self.learner.step == 0:
                 self._probe(log)
-            for batch, wait in self._timed_batches():
+            for batch, wait in () if self.clock.finished(self.learner.step) else self._timed_batches():
                 loss, rates = self._step(batch)
                 self._observe(log, loss, rates, wait, len(batch.views[0]) // 2 if batch.views else 0)
                 now = time.monotonic()

@@ -1,0 +1,193 @@
+"""One contract for every objective, then DINO against its formula written out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from selfsight.ssl.objectives import OBJECTIVES
+from selfsight.ssl.objectives.base import Objective
+from selfsight.ssl.objectives.dino import DINOLoss, DINOSettings
+
+BATCH, VIEWS, K = 3, 5, 7
+
+BUILDERS: dict[str, Callable[[], Objective[Any]]] = {"dino": lambda: DINOLoss(K, DINOSettings())}
+"""For each objective one with seven prototypes at its default settings."""
+
+
+def logits(seed: int = 0, views: int = VIEWS, batch: int = BATCH) -> tuple[Tensor, Tensor]:
+    """Student [views * B, K] and teacher [2 * B, K]."""
+    draw = torch.Generator().manual_seed(seed)
+    student = torch.rand(views * batch, K, generator=draw) * 2 - 1
+    teacher = torch.rand(2 * batch, K, generator=draw) * 2 - 1
+    return student.requires_grad_(), teacher.requires_grad_()
+
+
+def test_every_objective_has_a_contract_test() -> None:
+    assert set(BUILDERS) == set(OBJECTIVES)
+
+
+@pytest.fixture(params=sorted(OBJECTIVES))
+def objective(request: pytest.FixtureRequest) -> Objective[Any]:
+    return BUILDERS[request.param]()
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
+def test_the_loss_is_one_finite_number_with_a_gradient_for_the_student_alone(objective: Objective[Any], progress: float) -> None:
+    student, teacher = logits()
+    loss = objective(student, teacher, progress)
+    assert loss.value.shape == ()
+    assert math.isfinite(float(loss.value))
+    loss.value.backward()
+    assert teacher.grad is None
+    assert student.grad.isfinite().all()
+    assert (student.grad.abs().sum(1) > 0).all()
+
+
+def test_diagnostics_are_single_numbers_without_gradient(objective: Objective[Any]) -> None:
+    diagnostics = objective(*logits(), 0.5).diagnostics
+    assert diagnostics
+    for name, value in diagnostics.items():
+        assert value.shape == (), name
+        assert not value.requires_grad, name
+        assert value.isfinite(), name
+
+
+def test_the_same_logits_give_the_same_loss(objective: Objective[Any]) -> None:
+    twin = BUILDERS[next(name for name, kind in OBJECTIVES.items() if isinstance(objective, kind))]()
+    for seed in range(3):
+        assert torch.equal(objective(*logits(seed), 0.5).value, twin(*logits(seed), 0.5).value)
+
+
+def test_a_saved_state_goes_on_where_it_was(objective: Objective[Any]) -> None:
+    twin = BUILDERS[next(name for name, kind in OBJECTIVES.items() if isinstance(objective, kind))]()
+    objective(*logits(0), 0.5)
+    twin.load_state_dict(objective.state_dict())
+    assert torch.equal(objective(*logits(1), 0.6).value, twin(*logits(1), 0.6).value)
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.3, 1.0])
+def test_the_schedule_is_numbers_under_names(objective: Objective[Any], progress: float) -> None:
+    schedule = objective.schedule(progress)
+    assert all(isinstance(name, str) and isinstance(value, float) and math.isfinite(value) for name, value in schedule.items())
+    assert not set(schedule) & set(objective(*logits(), progress).diagnostics)
+
+
+def test_logits_in_half_precision_are_taken(objective: Objective[Any]) -> None:
+    student, teacher = logits()
+    value = objective(student.bfloat16(), teacher.bfloat16(), 0.5).value
+    assert value.dtype == torch.float32
+    assert value.isfinite()
+
+
+# --- DINO -----------------------------------------------------------------------------------------------------------
+
+
+def slow_dino(student: Tensor, teacher: Tensor, center: list[float], temperature: float, s: DINOSettings) -> float:
+    """The formula in Python's own numbers: a mean over pairs of views, images and prototypes, one at a time."""
+    batch = len(teacher) // 2
+    views = len(student) // batch
+
+    def softmax(row: list[float]) -> list[float]:
+        top = max(row)
+        powers = [math.exp(x - top) for x in row]
+        return [p / sum(powers) for p in powers]
+
+    total, pairs = 0.0, 0
+    for t in range(2):
+        for v in range(views):
+            if v == t:
+                continue
+            for i in range(batch):
+                raw = teacher[t * batch + i].tolist()
+                target = softmax([(x - c) / temperature for x, c in zip(raw, center, strict=True)])
+                answer = softmax([x / s.student_temperature for x in student[v * batch + i].tolist()])
+                total -= sum(p * math.log(q) for p, q in zip(target, answer, strict=True))
+            pairs += 1
+    return total / (pairs * batch)
+
+
+@pytest.mark.parametrize("views", [2, 3, 10])
+def test_dino_equals_its_formula_over_several_steps(views: int) -> None:
+    settings = DINOSettings(teacher_temperature=0.07, warmup_teacher_temperature=0.04, warmup=0.5, center_momentum=0.8)
+    loss, center = DINOLoss(K, settings), [0.0] * K
+    for step in range(4):
+        student, teacher = logits(step, views)
+        temperature = 0.04 + 0.03 * min(1.0, step / 4 / 0.5)
+        expected = slow_dino(student.double(), teacher.double(), center, temperature, settings)
+        assert float(loss(student, teacher, step / 4).value) == pytest.approx(expected, rel=1e-5)
+        center = [0.8 * c + 0.2 * float(m) for c, m in zip(center, teacher.double().mean(0), strict=True)]
+        torch.testing.assert_close(loss.center[0].double(), torch.tensor(center).double(), atol=1e-6, rtol=1e-6)
+
+
+def test_dino_uses_the_centre_before_it_takes_in_the_batch() -> None:
+    """With momentum 0 the centre is the mean of the last batch: the first loss must not know its own."""
+    settings = DINOSettings(center_momentum=0.0, warmup=0.0)
+    student, teacher = logits()
+    loss = DINOLoss(K, settings)
+    first, second = (float(loss(student, teacher, 1.0).value) for _ in range(2))
+    assert first == pytest.approx(slow_dino(student, teacher, [0.0] * K, 0.04, settings), rel=1e-5)
+    assert second == pytest.approx(slow_dino(student, teacher, teacher.mean(0).tolist(), 0.04, settings), rel=1e-4)
+    assert abs(first - second) > 0.01
+
+
+def test_dino_takes_the_mean_over_ranks_into_the_centre() -> None:
+    """Two halves of a batch on two ranks leave the centre that one rank leaves on the whole."""
+    _, teacher = logits(batch=4)
+    whole = DINOLoss(K, DINOSettings())
+    whole.at_temperature(logits(batch=4)[0], teacher, 0.04)
+    halves = teacher.detach().view(2, 2, 2, K)
+    means = [halves[:, rank].reshape(4, K).mean(0, keepdim=True) for rank in range(2)]
+    seen: list[Tensor] = []
+
+    def mean_over_ranks(x: Tensor) -> Tensor:
+        seen.append(x.clone())
+        return (means[0] + means[1]) / 2
+
+    ranked = DINOLoss(K, DINOSettings(), mean_over_ranks)
+    ranked.at_temperature(logits(batch=2)[0], halves[:, 0].reshape(4, K), 0.04)
+    assert len(seen) == 1
+    torch.testing.assert_close(seen[0], means[0])
+    torch.testing.assert_close(ranked.center, whole.center)
+
+
+def test_dino_does_not_compare_a_view_with_itself() -> None:
+    """With two views and one image the loss is H(t0, s1) and H(t1, s0): s0 = t0 alone does not lower it."""
+    student, teacher = logits(views=2, batch=1)
+    settings = DINOSettings(warmup=0.0)
+    swapped = DINOLoss(K, settings)(student.flip(0), teacher, 1.0).value
+    kept = DINOLoss(K, settings)(student, teacher, 1.0).value
+    targets = torch.softmax(teacher / 0.04, 1)
+    answers = torch.log_softmax(student / 0.1, 1)
+    assert float(kept) == pytest.approx(float(-(targets[0] @ answers[1] + targets[1] @ answers[0]) / 2), rel=1e-5)
+    assert float(swapped) == pytest.approx(float(-(targets[0] @ answers[0] + targets[1] @ answers[1]) / 2), rel=1e-5)
+
+
+def test_dino_of_uniform_answers_is_ln_k_and_its_signs_say_uniform() -> None:
+    loss = DINOLoss(K, DINOSettings())(torch.zeros(10, K), torch.zeros(4, K), 0.0)
+    assert float(loss.value) == pytest.approx(math.log(K), rel=1e-6)
+    assert float(loss.diagnostics["teacher_entropy"]) == pytest.approx(1.0, abs=1e-6)
+    assert float(loss.diagnostics["prototype_entropy"]) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_dino_signs_tell_one_prototype_for_all_from_one_for_each() -> None:
+    same = torch.zeros(2 * K, K)
+    same[:, 2] = 10.0
+    each = torch.eye(K).repeat(2, 1) * 10
+    student = torch.zeros(2 * K, K)
+    signs = [{k: float(v) for k, v in DINOLoss(K, DINOSettings())(student, t, 0.0).diagnostics.items()} for t in (same, each)]
+    assert signs[0] == pytest.approx({"teacher_entropy": 0.0, "prototype_entropy": 0.0}, abs=1e-5)
+    assert signs[1] == pytest.approx({"teacher_entropy": 0.0, "prototype_entropy": 1.0}, abs=1e-5)
+
+
+def test_dino_teacher_temperature_rises_over_the_warmup_and_stays() -> None:
+    loss = DINOLoss(K, DINOSettings(teacher_temperature=0.07, warmup_teacher_temperature=0.04, warmup=0.3))
+    found = [loss.schedule(progress)["teacher_temp"] for progress in (0.0, 0.15, 0.3, 0.7, 1.0)]
+    assert found == pytest.approx([0.04, 0.055, 0.07, 0.07, 0.07])
+    constant = DINOLoss(K, DINOSettings(teacher_temperature=0.07, warmup_teacher_temperature=0.04, warmup=0.0))
+    assert constant.schedule(0.0) == {"teacher_temp": 0.07}
