@@ -48,8 +48,8 @@ def test_head_turns_features_into_cosines_with_the_prototypes(layers: int) -> No
     bottleneck, prototypes = head.mlp(x), head.last_layer.weight_v
     for i in range(5):
         for k in (0, 17, 49):
-            length = float(bottleneck[i].norm() * prototypes[k].norm())
-            assert float(logits[i, k]) == pytest.approx(float(bottleneck[i] @ prototypes[k]) / length, abs=1e-5)
+            length = (bottleneck[i].norm() * prototypes[k].norm()).item()
+            assert logits[i, k].item() == pytest.approx((bottleneck[i] @ prototypes[k]).item() / length, abs=1e-5)
     assert logits.abs().max() <= 1 + 1e-5
 
 
@@ -62,7 +62,7 @@ def test_head_starts_as_published() -> None:
     head = DINOHead(384, HeadSettings(prototypes=1000, hidden=512, bottleneck=64))
     for module in head.mlp:
         if isinstance(module, torch.nn.Linear):
-            assert float(module.weight.std()) == pytest.approx(0.02, rel=0.05)
+            assert module.weight.std().item() == pytest.approx(0.02, rel=0.05)
             assert not module.bias.any()
     assert (head.last_layer.weight_g == 1).all()
 

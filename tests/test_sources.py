@@ -352,7 +352,7 @@ def test_parquet_labels_that_are_wrong_say_how(
 
 
 def test_parquet_without_image_column_names_its_columns(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has no column 'image' but picture, label; expected image.bytes, image.path"):
+    with pytest.raises(DataError, match=r"has no column 'image' but picture, label; expected image.bytes, image.path"):
         open_source(parquet(tmp_path / "a.parquet", None, picture=["x"], label=[0]))
 
 

@@ -142,6 +142,7 @@ def test_an_image_too_narrow_for_any_try_is_cut_in_the_middle(width: int, height
 
 
 def test_a_cut_is_the_box_resized_with_pillows_bicubic() -> None:
+    """As torchvision's `resized_crop`: cut first, so that no pixel from outside the box shines in."""
     image = picture(0, (40, 30))
     expected = image.crop((5, 3, 29, 27)).resize((12, 12), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(cut(image, (5, 3, 29, 27), 12), np.asarray(expected))
@@ -245,7 +246,7 @@ def test_each_colour_change_equals_torchvisions_where_nothing_is_clamped(name: s
     pixels, factors = views(4, 90, 160), [0.6, 0.9, 1.1, 1.4]
     theirs = {"brightness": tv.adjust_brightness, "contrast": tv.adjust_contrast, "saturation": tv.adjust_saturation}[name]
     expected = np.stack([theirs(x, f).numpy() for x, f in zip(pixels.float() / 255, factors, strict=True)])
-    assert 0.01 < expected.min()
+    assert expected.min() > 0.01
     assert expected.max() < 0.99
     np.testing.assert_allclose(applied(pixels, drawn(4, **{name: factors})), expected, atol=5e-4)
 
@@ -306,9 +307,10 @@ def _slow(pixels: np.ndarray, draws: Photometry, i: int) -> np.ndarray:
     x = x[:, ::-1] if draws.vertical[i] else x
     x = x.copy()
     luma = np.array([0.299, 0.587, 0.114])
+    # Hue rises against the sense of (I, Q): red, yellow, green lie clockwise in that plane.
     to_yiq = np.array([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
     angle = 2 * math.pi * draws.hue[i]
-    turn = np.array([[1, 0, 0], [0, math.cos(angle), -math.sin(angle)], [0, math.sin(angle), math.cos(angle)]])
+    turn = np.array([[1, 0, 0], [0, math.cos(angle), math.sin(angle)], [0, -math.sin(angle), math.cos(angle)]])
     _, height, width = x.shape
     for step in list(itertools.permutations(range(4)))[draws.order[i]]:
         mean_grey = sum(float(luma @ x[:, r, c]) for r in range(height) for c in range(width)) / (height * width)
@@ -339,7 +341,7 @@ def test_the_whole_chain_equals_the_slow_one_in_every_order() -> None:
     found = applied(pixels, draws)
     for i in range(48):
         expected = _slow(pixels[i].numpy(), draws, i)
-        near = np.abs(expected - 127 / 255) < 2e-3  # which side of the threshold a pixel falls is not settled by float32
+        near = np.abs(expected - 127.5 / 255) < 4e-3  # which side of the threshold a pixel falls is not settled by float32
         np.testing.assert_allclose(np.where(near, 0, found[i]), np.where(near, 0, expected), atol=1e-3, err_msg=str(i))
 
 
@@ -351,7 +353,9 @@ def test_the_pixels_of_a_view_do_not_depend_on_its_batch() -> None:
     together = applied(pixels, draws)
     for i in range(16):
         alone = Photometry(**{f.name: getattr(draws, f.name)[i : i + 1] for f in fields(Photometry)})
-        np.testing.assert_allclose(applied(pixels[i : i + 1], alone)[0], together[i], atol=1e-5, err_msg=f"sigma {draws.sigma[i]}")
+        np.testing.assert_allclose(
+            applied(pixels[i : i + 1], alone)[0], together[i], atol=1e-5, err_msg=f"sigma {draws.sigma[i]}"
+        )
 
 
 # --- batches --------------------------------------------------------------------------------------------------------
@@ -372,9 +376,7 @@ def source(tmp_path: Path) -> Source:
 
 
 def batches(source: Source, start: int = 0, stop: int = 6, workers: int = 0, finish: bool = True) -> list[ViewBatch]:
-    return list(
-        view_batches(source, SMALL, batch_size=4, seed=9, start=start, stop=stop, workers=workers, finish=finish)
-    )
+    return list(view_batches(source, SMALL, batch_size=4, seed=9, start=start, stop=stop, workers=workers, finish=finish))
 
 
 def same(a: Sequence[ViewBatch], b: Sequence[ViewBatch]) -> None:
@@ -456,7 +458,7 @@ def test_views_follow_the_slow_way_from_bytes_to_pixels(source: Source) -> None:
         mean, std = np.array(SMALL.mean)[:, None, None], np.array(SMALL.std)[:, None, None]
         row = place + 4 * (view if view < 2 else view - 2)
         found = batch.views[0 if view < 2 else 1][row].numpy() * std + mean
-        near = np.abs(expected - 127 / 255) < 2e-3 if draws.solarize[0] else np.zeros_like(expected, dtype=bool)
+        near = np.abs(expected - 127.5 / 255) < 4e-3 if draws.solarize[0] else np.zeros_like(expected, dtype=bool)
         np.testing.assert_allclose(np.where(near, 0, found), np.where(near, 0, expected), atol=2e-3)
 
 

@@ -53,10 +53,6 @@ def _device() -> Iterator[Finding]:
     yield Finding("good", "device", device.describe(on) + ("" if on.type != "cpu" else f", {device.cores()} cores"))
     speed = device.matmul_gflops(on)
     yield Finding("good", "float32", f"{speed:.0f} GFLOP/s of 1024 x 1024 matrix products")
-    half = device.fast_bfloat16(on)
-    yield Finding(
-        "good" if half else "note", "bfloat16", "in hardware, used for training" if half else "not in hardware, so unused"
-    )
     if on.type == "cpu":
         yield Finding("note", "no GPU", "small images and networks train here; photographs take days")
 

@@ -61,8 +61,8 @@ def train(
     epochs: Annotated[float | None, typer.Option(help="Train for so many epochs (100).", show_default=False)] = None,
     minutes: Annotated[float | None, typer.Option(help="Or for so many minutes.", show_default=False)] = None,
     limit: Limit = None,
-    seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
-    device: Device = "auto",
+    seed: Annotated[int | None, typer.Option(help="Seed of every random draw (0).", show_default=False)] = None,
+    device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:N or mps.", show_default=False)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out from its last checkpoint.")] = False,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.", show_default=False)] = None,
     set: Annotated[

@@ -47,7 +47,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected a YAML file of settings") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is no YAML ({str(error).splitlines()[0]})") from None
     if values is None:
         return {}
@@ -71,6 +71,8 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
         *parents, leaf = key.strip().split(".")
         for parent in parents:
             node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"--set {pair!r}: '{parent}' was given a value of its own before; give one or the other")
         try:
             node[leaf] = yaml.safe_load(value)
         except yaml.YAMLError:

@@ -71,6 +71,9 @@ class Writer:
     def __init__(self, folder: Path, info: DatasetInfo) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        for table in _TABLES:  # of a set drawn here before
+            for ending in ("jsonl", "parquet"):
+                (folder / f"{table}.{ending}").unlink(missing_ok=True)
         write_json_atomic(folder / "dataset.json", info.model_dump(mode="json"))
         self._rows: dict[str, list[dict[str, Any]]] = {table: [] for table in _TABLES}
 

@@ -28,9 +28,12 @@ def nearest_neighbours(
     for start in range(0, len(test), _CHUNK):
         rows = slice(start, min(start + _CHUNK, len(test)))
         similarity = (test[rows] @ train.T).astype(np.float32)
-        part = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+        # Ties go to the smaller index, at the k-th place too, so that the answer does not depend on the partition.
+        last = -np.partition(-similarity, k - 1, axis=1)[:, k - 1 : k]
+        above, level = similarity > last, similarity == last
+        chosen = above | (level & (level.cumsum(1) <= k - above.sum(1, keepdims=True)))
+        part = np.nonzero(chosen)[1].reshape(-1, k)
         values = np.take_along_axis(similarity, part, axis=1)
-        # Ties go to the smaller index, so that the answer does not depend on the partition.
         order = np.lexsort((part, -values), axis=1)
         yield rows, np.take_along_axis(values, order, axis=1), np.take_along_axis(part, order, axis=1)
 

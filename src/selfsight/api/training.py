@@ -30,8 +30,8 @@ def train(
     epochs: float | None = None,
     minutes: float | None = None,
     limit: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
+    seed: int | None = None,
+    device: str | None = None,
     config: str | Path | None = None,
     set: Sequence[str] | Mapping[str, Any] = (),
     watch: Watch | None = None,
@@ -83,19 +83,28 @@ def plan_training(
         raise ConfigError(f"--recipe: no recipe '{recipe}'. {nearest(recipe, RECIPES)}")
     file_tree = config.read_yaml(file) if file is not None else {}
     set_tree = dict(overrides) if isinstance(overrides, Mapping) else config.parse_overrides(overrides)
-    over = config.merge(file_tree, set_tree)
-    on = devices.resolve(str(given["device"] if given["device"] != "auto" else over.get("device", "auto")))
+    named_tree: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if backbone is not None:
+        named_tree["backbone"] = {"name": backbone}
+    # A budget of one kind takes the place of the other kind wherever that came from; DATA is always the argument's.
+    for budget, other in (("epochs", "minutes"), ("minutes", "epochs")):
+        if budget in named_tree:
+            named_tree.setdefault(other, None)
+    file_tree = {key: value for key, value in file_tree.items() if key not in ("data", "images")}
+    over = config.merge(config.merge(file_tree, named_tree), set_tree)
+    on = devices.resolve(str(over.get("device", "auto")))
     look = look_at(source, on.type != "cpu", devices.cores())
-    named = over.get("backbone")
-    derived = RECIPES[recipe](look.facts, backbone or (named.get("name") if isinstance(named, dict) else None))
+    section = over.get("backbone")
+    name = section.get("name") if isinstance(section, Mapping) else None
+    if name is not None and not isinstance(name, str):
+        raise ConfigError(f"backbone.name: expected a name. Got {name!r}.")
+    derived = RECIPES[recipe](look.facts, name)
     tree = as_tree(derived) | {"recipe": recipe, "data": str(Path(source.location).resolve()), "images": len(source)}
     tree["workers"] = 1 if on.type == "cpu" else min(12, max(1, devices.cores() - 1))
-    tree = config.merge(tree, file_tree)
-    tree = config.merge(tree, {key: value for key, value in given.items() if value is not None})
-    tree = config.merge(tree, set_tree)
-    if given.get("minutes") is not None:
-        tree["epochs"] = None
-    elif tree.get("epochs") is None and tree.get("minutes") is None:
+    # Torch's threads wait for each other in every operation: sharing a core with a worker slows all of them down.
+    tree["threads"] = max(1, devices.cores() - int(tree["workers"])) if on.type == "cpu" else None
+    tree = config.merge(tree, over)
+    if tree.get("epochs") is None and tree.get("minutes") is None:
         tree["epochs"] = DEFAULT_EPOCHS
     settings = config.build(TrainSettings, tree, str(file or "settings"))
     check(settings)

@@ -39,11 +39,11 @@ def decode(data: bytes) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16") or image.mode == "I":
         values = np.asarray(image).astype(np.float64)
-        scale = 65535.0 if values.max(initial=0) > 255 else 255.0
+        scale = 65535.0 if image.mode != "I" or values.max(initial=0) > 255 else 255.0
         return Image.fromarray(np.clip(values * (255 / scale), 0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")

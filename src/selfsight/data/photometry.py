@@ -28,7 +28,7 @@ def apply(pixels: Tensor, draws: Photometry, settings: ViewSettings) -> Tensor:
     x = _flipped(pixels, draws).float().div_(255)
     matrix, offset = _colour_map(x.mean(dim=(2, 3)).cpu(), draws)
     x = torch.einsum("nij,njhw->nihw", matrix.to(x.device), x).add_(offset.to(x.device)[:, :, None, None]).clamp_(0, 1)
-    x = _blurred(x, draws)
+    x = _blurred(x, draws, settings.blur_sigma[1])
     solarize = torch.from_numpy(draws.solarize).to(x.device)[:, None, None, None]
     x = torch.where(solarize & (x >= 128 / 255), 1 - x, x)
     mean = torch.tensor(settings.mean, device=x.device)[:, None, None]
@@ -83,7 +83,7 @@ def _steps(draws: Photometry) -> Tensor:
     turn = torch.zeros(len(angle), 3, 3)
     turn[:, 0, 0] = 1
     turn[:, 1, 1] = turn[:, 2, 2] = torch.cos(angle)
-    turn[:, 1, 2], turn[:, 2, 1] = -torch.sin(angle), torch.sin(angle)
+    turn[:, 1, 2], turn[:, 2, 1] = torch.sin(angle), -torch.sin(angle)
     return torch.stack(
         [
             column(draws.brightness) * eye,
@@ -94,14 +94,14 @@ def _steps(draws: Photometry) -> Tensor:
     )
 
 
-def _blurred(x: Tensor, draws: Photometry) -> Tensor:
+def _blurred(x: Tensor, draws: Photometry, widest: float) -> Tensor:
     """Gaussian blur of the views whose sigma (pixels) is above 0: two one-dimensional convolutions, one kernel a view."""
     rows = np.flatnonzero(draws.sigma > 0)
     if not len(rows):
         return x
     sigma = torch.from_numpy(draws.sigma[rows]).float()
     size = x.shape[-1]
-    radius = min(math.ceil(3 * float(sigma.max())), size - 1)
+    radius = min(math.ceil(3 * widest), size - 1)
     offsets = torch.arange(-radius, radius + 1).float()
     kernel = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, 0).to(x.device)

@@ -127,7 +127,7 @@ def crop_box(u: Floats, width: int, height: int, scale: tuple[float, float]) -> 
 
 def cut(image: Image.Image, box: tuple[int, int, int, int], size: int) -> npt.NDArray[np.uint8]:
     """The box of an RGB image, resized with antialiased bicubic interpolation to [size, size, 3]."""
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box), dtype=np.uint8)
+    return np.asarray(image.crop(box).resize((size, size), Image.Resampling.BICUBIC), dtype=np.uint8)
 
 
 def draw_photometry(u: Floats, view: int, settings: ViewSettings) -> Photometry:

@@ -1,7 +1,7 @@
 """Backbones from timm behind one adapter that yields named tokens.
 
 A name is a timm architecture (`vit_small_patch16_224`, `resnet50`, `convnext_tiny`...) or a plain ViT spelt by its sizes,
-`vit_w96_d4_p8`: width 96, depth 4, patch 8, one head for every 32 channels.
+`vit_w96_d4_p8`: width 96, depth 4, patch 8, one head for every 32 channels; `vit_w96_d4_p8_conv` has a convolutional stem.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from selfsight.config import Settings
 from selfsight.errors import ConfigError, nearest
 from selfsight.models.positions import interpolate_published
+from selfsight.models.stems import ConvStem
 
-_PLAIN = re.compile(r"vit_w(\d+)_d(\d+)_p(\d+)")
+_PLAIN = re.compile(r"vit_w(\d+)_d(\d+)_p(\d+)(_conv)?")
 
 
 class BackboneSettings(Settings):
@@ -168,11 +169,17 @@ class CNN(Backbone):
 
     kind = "cnn"
 
+    def __init__(self, net: nn.Module, settings: BackboneSettings) -> None:
+        super().__init__(net, settings)
+        self.map_width = self.width
+        # MobileNetV3 and its kin widen the pooled vector once more in their head.
+        self.width = int(getattr(net, "head_hidden_size", None) or self.map_width)
+
     def forward(self, images: Tensor) -> Tokens:
         x = self.net.forward_features(images)  # type: ignore[operator]
         # timm pools (and, in ConvNeXt, norms) in forward_head; with the classifier removed that is the pooled feature.
         pooled = self.net.forward_head(x, pre_logits=True)  # type: ignore[operator]
-        if x.shape[1] != self.width and x.shape[-1] == self.width:
+        if x.shape[1] != self.map_width and x.shape[-1] == self.map_width:
             x = x.permute(0, 3, 1, 2)
         return Tokens(None, None, x.flatten(2).transpose(1, 2), pooled, (x.shape[2], x.shape[3]))
 
@@ -186,6 +193,9 @@ def build_backbone(settings: BackboneSettings) -> Backbone:
             net = timm.create_model(name, pretrained=False, num_classes=0, **options)
         except TypeError as error:
             raise ConfigError(f"backbone '{settings.name}': does not take these sizes ({error})") from None
+    if settings.name.endswith("_conv"):
+        patch = int(net.patch_embed.patch_size[0])
+        net.patch_embed = ConvStem(settings.image_size, patch, int(net.num_features))
     return wrap(net, settings)
 
 
@@ -207,7 +217,7 @@ def _architecture(settings: BackboneSettings) -> tuple[str, dict[str, Any]]:
     """timm's name and keyword arguments for a backbone name."""
     options: dict[str, Any] = {"drop_path_rate": settings.drop_path} if settings.drop_path else {}
     if plain := _PLAIN.fullmatch(settings.name):
-        width, depth, patch = map(int, plain.groups())
+        width, depth, patch = map(int, plain.groups()[:3])
         if width % 32:
             raise ConfigError(f"backbone '{settings.name}': the width must be a multiple of 32 (one head for 32 channels)")
         patch = settings.patch_size or patch

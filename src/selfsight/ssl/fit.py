@@ -5,6 +5,7 @@ The weights to start from, the k-NN probe and whoever watches are passed in; thi
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
@@ -87,6 +88,9 @@ class Training:
         self.learner = make_learner(settings, self.device)
         elapsed = checkpoint.restore(folder.checkpoint, self.learner) if resume else 0.0
         self.clock = Clock(settings.epochs, settings.minutes, settings.steps_per_epoch, elapsed)
+        if resume:
+            kept = [row for row in runs.read_jsonl(folder.metrics) if row["step"] <= self.learner.step]
+            runs.write_text_atomic(folder.metrics, "".join(json.dumps(row) + "\n" for row in kept))
         self.bad = BadImages(folder.bad_images)
         self.watch = CollapseWatch(self._window())
         self.last_loss = float("nan")

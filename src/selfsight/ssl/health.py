@@ -49,5 +49,5 @@ def check_finite(step: int, loss: float, learning_rate: float) -> None:
     if not math.isfinite(loss):
         raise NonFiniteError(
             f"step {step}: the loss is {loss}. Likely cause: steps too large (learning rate {learning_rate:.2g} now). Lower "
-            "optimizer.learning_rate (say to a quarter) or optimizer.clip, and go on from the last checkpoint with --resume"
+            "optimizer.learning_rate (say to a quarter) or optimizer.clip in the run's config.yaml and go on with --resume"
         )

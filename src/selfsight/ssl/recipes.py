@@ -16,9 +16,10 @@ from pydantic import Field
 
 from selfsight.config import Settings
 from selfsight.data.views import ViewSettings
-from selfsight.errors import ConfigError
+from selfsight.errors import ConfigError, nearest
 from selfsight.models.backbones import BackboneSettings, is_vit_name, patch_of
 from selfsight.models.heads import HeadSettings
+from selfsight.ssl.objectives import OBJECTIVES
 from selfsight.ssl.objectives.dino import DINOSettings
 from selfsight.ssl.optimizer import OptimizerSettings
 
@@ -75,8 +76,8 @@ class Derived:
 
 # Images, prototypes, final teacher temperature, teacher momentum at the start; interpolated over the logarithm of the images.
 _BY_IMAGES = [
-    (1_000, 256, 0.04, 0.98),
-    (5_000, 512, 0.04, 0.99),
+    (3_000, 128, 0.03, 0.99),
+    (5_000, 256, 0.03, 0.99),
     (20_000, 1024, 0.04, 0.99),
     (50_000, 2048, 0.04, 0.99),
     (100_000, 4096, 0.04, 0.992),
@@ -84,41 +85,72 @@ _BY_IMAGES = [
     (500_000, 32768, 0.05, 0.995),
     (1_000_000, 65536, 0.07, 0.996),
 ]
+SMALL_SIDE = 100
+"""Images below this side in pixels are trained at their own size, with a small network where there is no accelerator."""
 
 
 def dino(facts: Facts, backbone: str | None) -> list[Derived]:
     """DINO (Caron et al. 2021) scaled to the number and the size of the images."""
     prototypes, temperature, momentum = _interpolated(facts.images)
-    small = facts.side < 100
-    name = backbone or ("vit_w192_d6_p4" if small else "vit_small_patch16_224" if facts.accelerator else "vit_tiny_patch16_224")
-    patch = patch_of(name)
-    size = _multiple(min(facts.side, 64), patch) if small else 224
-    local = _multiple(size // 2, patch) if small else 96
-    batch = _batch(facts)
-    rate = 5e-4 * batch / 256 * (4 if small else 1)
-    plain = name.startswith("vit_w")
-    why_images = f"{facts.images} images"
-    why_side = f"images of {facts.side} px"
+    images = f"{facts.images} images"
     rows = [
-        Derived("backbone.name", name, "given" if backbone else f"{why_side}, {'GPU' if facts.accelerator else 'no GPU'}"),
-        Derived("backbone.image_size", size, why_side),
-        Derived("head.prototypes", prototypes, why_images),
-        Derived("head.hidden", 512 if plain else 2048, "small network" if plain else "published"),
-        Derived("head.bottleneck", 64 if plain else 256, "small network" if plain else "published"),
-        Derived("dino.teacher_temperature", temperature, why_images),
-        Derived("dino.warmup_teacher_temperature", min(0.04, temperature), "never above the final one"),
-        Derived("teacher_momentum", momentum, why_images),
-        Derived("batch_size", batch, f"{why_images}, {'GPU' if facts.accelerator else 'no GPU'}"),
-        Derived("optimizer.learning_rate", round(rate, 7), f"5e-4 x batch/256{' x 4, small network' if small else ''}"),
-        Derived("views.global_size", size, why_side),
-        Derived("views.local_size", local, "half of the global views" if small else "published"),
-        Derived("views.local_count", 4 if small else 8, "small images" if small else "published"),
-        Derived("views.global_scale", [0.25, 1.0] if small else [0.4, 1.0], "small images" if small else "published"),
-        Derived("views.local_scale", [0.05, 0.25] if small else [0.05, 0.4], "small images" if small else "published"),
+        Derived("head.prototypes", prototypes, images),
+        Derived("dino.teacher_temperature", temperature, images),
+        Derived("teacher_momentum", momentum, images),
     ]
-    if small:
-        rows.append(Derived("views.blur", [0.0, 0.0, 0.0], "blur would leave nothing of small images"))
-    if is_vit_name(name) and not plain:
+    if facts.side < SMALL_SIDE:
+        return [*_small(facts, backbone), *rows]
+    cold = Derived("dino.warmup_teacher_temperature", min(0.04, temperature), "published")
+    return [*_photographs(facts, backbone), *rows, cold]
+
+
+def _small(facts: Facts, backbone: str | None) -> list[Derived]:
+    """Small images: native size, few views that overlap much, a cold and quickly centred teacher.
+
+    A short training must first break the symmetry between prototypes. Deviations between images grow only while (agreement of
+    two views under the present features) x (student / teacher temperature) is above 1, so early on the views overlap and the
+    teacher is cold.
+    """
+    why = f"images of {facts.side} px"
+    patch = 8 if facts.side >= 40 else 4
+    name = backbone or (f"vit_w192_d6_p{patch}_conv" if facts.accelerator else f"vit_w64_d3_p{patch}_conv")
+    patch = patch_of(name)
+    size = _multiple(min(facts.side, 64), patch)
+    batch = _batch(facts, 256 if facts.accelerator else 32)
+    return [
+        Derived("backbone.name", name, "given" if backbone else f"{why}, {'GPU' if facts.accelerator else 'no GPU'}"),
+        Derived("backbone.image_size", size, why),
+        Derived("head.hidden", 512, "small images"),
+        Derived("head.bottleneck", 64, "small images"),
+        Derived("dino.warmup_teacher_temperature", 0.01, "breaks the symmetry early"),
+        Derived(
+            "dino.center_momentum", 0.5 if batch < 64 else 0.9, f"batch of {batch}, short run" if batch < 64 else "published"
+        ),
+        Derived("batch_size", batch, f"{facts.images} images, {'GPU' if facts.accelerator else 'no GPU'}"),
+        Derived("optimizer.learning_rate", round(max(1e-3, 2e-3 * batch / 256), 7), "small network"),
+        Derived("views.global_size", size, why),
+        Derived("views.local_size", _multiple(size // 2, patch), "half of the global views"),
+        Derived("views.local_count", 6 if facts.accelerator else 2, "GPU" if facts.accelerator else "no GPU"),
+        Derived("views.global_scale", [0.5, 1.0], "views of small images must overlap"),
+        Derived("views.local_scale", [0.2, 0.4], "views of small images must overlap"),
+        Derived("views.blur", [0.0, 0.0, 0.0], "blur would leave nothing of small images"),
+    ]
+
+
+def _photographs(facts: Facts, backbone: str | None) -> list[Derived]:
+    """The published settings, with a smaller network where there is no accelerator."""
+    name = backbone or ("vit_small_patch16_224" if facts.accelerator else "vit_tiny_patch16_224")
+    patch = patch_of(name)
+    batch = _batch(facts, 256 if facts.accelerator else 64)
+    rows = [
+        Derived("backbone.name", name, "given" if backbone else "GPU" if facts.accelerator else "no GPU"),
+        Derived("backbone.image_size", _multiple(224, patch), f"images of {facts.side} px"),
+        Derived("batch_size", batch, f"{facts.images} images, {'GPU' if facts.accelerator else 'no GPU'}"),
+        Derived("optimizer.learning_rate", round(5e-4 * batch / 256, 7), "5e-4 x batch/256"),
+        Derived("views.global_size", _multiple(224, patch), "published"),
+        Derived("views.local_size", _multiple(96, patch), "published"),
+    ]
+    if is_vit_name(name):
         rows.append(Derived("backbone.drop_path", 0.1, "published"))
     return rows
 
@@ -139,7 +171,9 @@ def as_tree(rows: list[Derived]) -> dict[str, Any]:
 
 
 def check(settings: TrainSettings) -> None:
-    """Settings that are each valid but do not go together."""
+    """Settings that are each valid but do not go together, and an unknown objective."""
+    if settings.objective not in OBJECTIVES:
+        raise ConfigError(f"objective: there is no '{settings.objective}'. {nearest(settings.objective, OBJECTIVES)}")
     patch = patch_of(settings.backbone.name) if settings.backbone.patch_size is None else settings.backbone.patch_size
     for key in ("global_size", "local_size"):
         size = getattr(settings.views, key)
@@ -162,9 +196,8 @@ def _interpolated(images: int) -> tuple[int, float, float]:
     return _BY_IMAGES[-1][1:]
 
 
-def _batch(facts: Facts) -> int:
-    """64 on a CPU and 256 on a GPU, but at least eight steps an epoch where there are few images."""
-    wanted = 256 if facts.accelerator else 64
+def _batch(facts: Facts, wanted: int) -> int:
+    """The wanted batch, or less, so that an epoch has at least eight steps where there are few images."""
     return max(1, min(wanted, 2 ** int(math.log2(max(1, facts.images / 8))), facts.images))
 
 

@@ -50,7 +50,8 @@ class Source(ABC):
 
     def groups(self, name: str) -> npt.NDArray[np.str_]:
         if name not in self.columns():
-            raise DataError(f"--group-by {name!r}: {self.location} has no such column. {nearest(name, self.columns())}")
+            known = nearest(name, self.columns()) if self.columns() else "It has none besides image and label."
+            raise DataError(f"--group-by {name!r}: {self.location} has no such column. {known}")
         return self.column(name)
 
 

@@ -75,6 +75,8 @@ def _walk(root: Path) -> tuple[list[str], list[BadImage]]:
 
 
 def _no_image(path: Path) -> str | None:
+    if path.exists() and not path.is_file():
+        return "no regular file"  # opening a pipe would wait for its other end
     if path.suffix.lower() in EXTENSIONS:
         return None
     try:

@@ -1,0 +1,135 @@
+"""Measures of arrays, each against a double loop or a library."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from selfsight import metrics
+
+
+def unit(n: int, width: int, seed: int) -> np.ndarray:
+    return metrics.normalize(np.random.default_rng(seed).normal(size=(n, width)))
+
+
+def slow_knn(train: np.ndarray, labels: np.ndarray, test: np.ndarray, k: int, classes: int, t: float = 0.07) -> np.ndarray:
+    """One query and one neighbour at a time, in float64; equal similarities by rising index."""
+    scores = np.zeros((len(test), classes))
+    for row, query in enumerate(test.astype(np.float64)):
+        similarity = [float(query @ other) for other in train.astype(np.float64)]
+        nearest = sorted(range(len(train)), key=lambda i: (-round(similarity[i], 6), i))[:k]
+        for i in nearest:
+            scores[row, labels[i]] += math.exp(similarity[i] / t)
+    return scores
+
+
+def test_normalised_rows_have_length_one_and_zeros_stay() -> None:
+    found = metrics.normalize(np.array([[3.0, 4.0], [0.0, 0.0], [1e-3, 0.0]]))
+    np.testing.assert_allclose(found, [[0.6, 0.8], [0.0, 0.0], [1.0, 0.0]], atol=1e-6)
+    assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize("test_size", [1, 40, 300])
+def test_knn_votes_like_the_double_loop(test_size: int) -> None:
+    train, test = unit(60, 8, 0), unit(test_size, 8, 1)
+    labels = np.random.default_rng(2).integers(0, 5, 60)
+    scores = metrics.knn_scores(train, labels, test, [1, 5, 20], 5)
+    for k in (1, 5, 20):
+        np.testing.assert_allclose(scores[k], slow_knn(train, labels, test, k, 5), rtol=1e-4, atol=1e-3)
+
+
+def test_knn_with_a_k_above_the_number_of_images_counts_all_of_them() -> None:
+    train, test = unit(7, 4, 0), unit(3, 4, 1)
+    labels = np.array([0, 1, 2, 0, 1, 2, 0])
+    scores = metrics.knn_scores(train, labels, test, [5, 20, 200], 3)
+    np.testing.assert_allclose(scores[5], slow_knn(train, labels, test, 5, 3), rtol=1e-4)
+    np.testing.assert_allclose(scores[20], slow_knn(train, labels, test, 7, 3), rtol=1e-4)
+    np.testing.assert_array_equal(scores[20], scores[200])
+
+
+@pytest.mark.parametrize("copies", [2, 10, 400])
+def test_knn_among_equal_images_takes_the_first(copies: int) -> None:
+    """Each image stands `copies` times in the bank under labels of its own: k=3 takes the three of smallest index."""
+    apart = np.eye(4, dtype=np.float32)
+    train = np.tile(apart, (copies, 1))
+    labels = np.arange(len(train))
+    scores = metrics.knn_scores(train, labels, apart, [1, 2], len(train))
+    for query in range(4):
+        assert np.flatnonzero(scores[1][query]).tolist() == [query]
+        assert np.flatnonzero(scores[2][query]).tolist() == [query, query + 4]
+
+
+def test_neighbours_come_in_falling_order_for_every_row() -> None:
+    train, test = unit(50, 6, 0), unit(300, 6, 1)
+    rows = []
+    for part, similarity, index in metrics.nearest_neighbours(train, test, 7):
+        rows += list(range(part.start, part.stop))
+        np.testing.assert_allclose(similarity, np.take_along_axis(test[part] @ train.T, index, 1), rtol=1e-6)
+        assert (np.diff(similarity, axis=1) <= 0).all()
+        np.testing.assert_allclose(similarity[:, 0], (test[part] @ train.T).max(1), rtol=1e-6)
+    assert rows == list(range(300))
+
+
+def test_ranking_gives_equal_scores_by_rising_class() -> None:
+    scores = np.array([[0.1, 0.5, 0.5, 0.9], [0.0, 0.0, 0.0, 0.0]])
+    assert metrics.ranking(scores).tolist() == [[3, 1, 2, 0], [0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_top_k_accuracy_equals_scikit_learns(k: int) -> None:
+    rng = np.random.default_rng(0)
+    scores, labels = rng.random((200, 6)), rng.integers(0, 6, 200)
+    expected = sk.top_k_accuracy_score(labels, scores, k=k, labels=range(6)) * 100
+    assert metrics.top_k_accuracy(scores, labels, k) == pytest.approx(expected)
+
+
+def test_weighted_accuracy_is_scikit_learns_balanced_accuracy() -> None:
+    rng = np.random.default_rng(1)
+    labels = rng.choice(5, 500, p=[0.6, 0.2, 0.1, 0.07, 0.03])
+    predicted = np.where(rng.random(500) < 0.7, labels, rng.integers(0, 5, 500))
+    weights = metrics.class_weights(labels)
+    assert weights.mean() == pytest.approx(1.0)
+    assert (weights * (labels == predicted)).mean() == pytest.approx(sk.balanced_accuracy_score(labels, predicted))
+
+
+def test_class_weights_give_every_class_present_the_same_total() -> None:
+    labels = np.array([4, 4, 4, 9, 9, 2])
+    weights = metrics.class_weights(labels)
+    assert [weights[labels == c].sum() for c in (2, 4, 9)] == pytest.approx([2.0, 2.0, 2.0])
+
+
+def test_confusion_equals_scikit_learns() -> None:
+    rng = np.random.default_rng(2)
+    labels, predicted = rng.integers(0, 4, 100), rng.integers(0, 4, 100)
+    found = metrics.confusion(labels, predicted, 6)
+    assert found.shape == (6, 6)
+    np.testing.assert_array_equal(found[:4, :4], sk.confusion_matrix(labels, predicted))
+    assert found.sum() == 100
+
+
+def with_spectrum(values: list[float], n: int = 64, width: int = 16) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    left, _ = np.linalg.qr(rng.normal(size=(n, n)))
+    right, _ = np.linalg.qr(rng.normal(size=(width, width)))
+    return left[:, : len(values)] * np.array(values) @ right[: len(values)]
+
+
+@pytest.mark.parametrize("rank", [1, 2, 7, 16])
+def test_rankme_of_equal_singular_values_is_their_number(rank: int) -> None:
+    """The published sum adds 1e-7 to each share, which costs a little below the fifth digit."""
+    assert metrics.rankme(with_spectrum([3.0] * rank)) == pytest.approx(rank, rel=1e-4)
+
+
+def test_rankme_of_a_known_spectrum_is_the_exponential_of_its_entropy() -> None:
+    p = np.array([0.5, 0.25, 0.125, 0.125])
+    assert metrics.rankme(with_spectrum(list(8 * p))) == pytest.approx(math.exp(-(p * np.log(p)).sum()), rel=1e-4)
+
+
+def test_rankme_does_not_depend_on_scale_and_is_one_for_zeros() -> None:
+    x = np.random.default_rng(0).normal(size=(40, 10)).astype(np.float32)
+    assert metrics.rankme(1000 * x) == pytest.approx(metrics.rankme(x), rel=1e-5)
+    assert metrics.rankme(np.zeros((5, 3))) == 1.0
+    assert metrics.rankme(np.ones((5, 3))) == pytest.approx(1.0, abs=1e-4)
