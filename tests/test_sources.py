@@ -180,7 +180,7 @@ def test_folder_takes_images_at_any_depth_and_labels_by_the_first_level(tmp_path
     put(tmp_path / "cat" / "2.png")
     put(tmp_path / "dog" / "deep" / "3.png")
     source = open_source(tmp_path)
-    assert list(source.keys) == ["cat/2.png", "cat/2024/may/1.png", "dog/deep/3.png"]
+    assert list(source.keys) == ["cat/2.png", "dog/deep/3.png", "cat/2024/may/1.png"]
     assert source.classes == ("cat", "dog")
     assert source.labels.tolist() == [0, 0, 1]
     assert source.groups("folder").tolist() == ["cat", "cat/2024/may", "dog/deep"]

@@ -20,7 +20,7 @@ _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8", b"II*\0", b"MM\0*", b"P5"
 
 
 class FolderSource(Source):
-    """Every image below a folder, sorted by path; hidden files and folders are left out.
+    """Every image below a folder, sorted by path within a class and one of each class in turn; hidden files are left out.
 
     Labels: the first folder of the relative path, if at least two such folders hold images and no image lies outside them;
     else the source is unlabelled. Symbolic links are followed, each real folder once.
@@ -32,13 +32,22 @@ class FolderSource(Source):
         files, self.rejected = _walk(path)
         if not files:
             raise DataError(f"{path}: holds no image; expected files such as .jpg or .png, at any depth{_why(self.rejected)}")
-        self.keys = files
         tops = [key.split("/", 1)[0] if "/" in key else "" for key in files]
         classes = sorted(set(tops))
-        labelled = len(classes) > 1 and "" not in classes
-        self.classes = tuple(classes) if labelled else ()
-        index = {name: number for number, name in enumerate(classes)}
-        self.labels = np.array([index[t] for t in tops], dtype=np.int64) if labelled else None
+        if len(classes) > 1 and "" not in classes:
+            place: dict[str, int] = dict.fromkeys(classes, 0)
+            turns = []
+            for top in tops:
+                turns.append(place[top])
+                place[top] += 1
+            # One of each class in turn, so that the first N samples hold all classes.
+            order = sorted(range(len(files)), key=lambda i: (turns[i], tops[i]))
+            self.keys = [files[i] for i in order]
+            self.classes = tuple(classes)
+            number = {name: index for index, name in enumerate(classes)}
+            self.labels = np.array([number[tops[i]] for i in order], dtype=np.int64)
+        else:
+            self.keys, self.classes, self.labels = files, (), None
 
     def image_bytes(self, index: int) -> bytes:
         return (self.root / self.keys[index]).read_bytes()
