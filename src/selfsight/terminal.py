@@ -119,6 +119,10 @@ def compare_summary(terminal: Terminal, results: Results, out: Path) -> None:
     """Scores, verdict and where the report is."""
     if results.scores:
         terminal.console.print(_scores(results))
+    for pair in results.comparisons:
+        if pair.a == f"{pair.b}?weights=init":
+            change = f"{pair.difference:+.1f} points ({pair.low:+.1f} to {pair.high:+.1f})"
+            terminal.say(f"{pair.b} against its own untrained copy, {pair.task} {pair.metric}: {change}")
     bad = _skipped(out / "bad_images.jsonl") if results.data.bad_images else ""
     if results.verdict is not None:
         terminal.console.print(

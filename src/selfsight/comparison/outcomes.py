@@ -47,12 +47,12 @@ class Outcomes:
                     out.append(self._score(key, "balanced_accuracy", weighted, seed))
         return out
 
-    def comparisons(self, incumbent: str, others: Sequence[str], tasks: Sequence[str]) -> list[Comparison]:
-        """The declared family: the incumbent against each other encoder, in the primary metric of each task, Holm over all."""
+    def comparisons(self, declared: Sequence[tuple[str, str]], tasks: Sequence[str]) -> list[Comparison]:
+        """The declared family: pairs (a, b) in the primary metric of each task, with Holm's correction over all of them."""
         pairs = []
         for task in tasks:
             metric = TASKS[task].primary
-            pairs += [self._pair(incumbent, other, task, metric) for other in others]
+            pairs += [self._pair(a, b, task, metric) for a, b in declared]
         adjusted = statistics.holm([pair.p for pair in pairs])
         return [pair.model_copy(update={"p_holm": p}) for pair, p in zip(pairs, adjusted, strict=True)]
 

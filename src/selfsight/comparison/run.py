@@ -31,10 +31,10 @@ def run_comparison(plan: Plan, parts: Parts, folder: Path, machine: Machine, abo
     metric = TASKS[plan.endpoint].primary
     ends = {e: float(outcomes.correct(Key(e, plan.endpoint, metric)).mean()) for e in plan.encoders}
     challenger = plan.challenger(ends)
-    comparisons = outcomes.comparisons(plan.incumbent, plan.others, plan.tasks)
+    comparisons = outcomes.comparisons(plan.pairs, plan.tasks)
     spent = costs(plan.encoders, machine)
     by_spec = {c.encoder: c for c in spent}
-    pair = next(c for c in comparisons if (c.b, c.task, c.metric) == (challenger, plan.endpoint, metric))
+    pair = next(c for c in comparisons if (c.a, c.b, c.task) == (plan.incumbent, challenger, plan.endpoint))
     found = Results(
         title=about.title,
         encoders=[record(encoders[e], plan.role(e, challenger)) for e in plan.encoders],
