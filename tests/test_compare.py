@@ -133,7 +133,7 @@ def test_limit_takes_the_first_training_and_a_shuffle_of_the_test_images(tmp_pat
 
 
 def test_groups_stay_in_one_part_and_are_resampled_whole(tmp_path: Path) -> None:
-    data = pictures.parquet(tmp_path / "data.parquet", 200, column="patient")
+    data = pictures.parquet(tmp_path / "data.parquet", 240, column="patient")
     source = open_source(data)
     parts = split(source, None, limit=None, group_by="patient", seed=0)
     assert not set(parts.train.groups("patient")) & set(parts.test.groups("patient"))
@@ -231,6 +231,7 @@ def test_picks_cover_all_kinds_before_they_repeat_one() -> None:
         ({"limit": 0}, DataError, "--limit"),
         ({"group_by": "patient"}, DataError, "no such column"),
         ({"test": "nowhere"}, DataError, "does not exist"),
+        ({"margin": float("nan")}, ConfigError, "--margin"),
     ],
 )
 def test_wrong_input_is_one_line_and_leaves_nothing(tmp_path: Path, change: dict[str, object], kind: type, message: str) -> None:
@@ -258,3 +259,16 @@ def test_damaged_results_are_named(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"title": "x"}')
     with pytest.raises(InputError, match="schema 1"):
         api.report(tmp_path)
+
+
+def test_folders_named_after_splits_are_not_taken_for_classes(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        pictures.folder(tmp_path / "data" / part, 8, classes=2)
+    with pytest.raises(DataError, match="are splits, not classes"):
+        api.compare(tmp_path / "data", FLOORS[:2], tmp_path / "out")
+
+
+def test_too_few_groups_give_no_interval_and_so_no_verdict(tmp_path: Path) -> None:
+    data = pictures.parquet(tmp_path / "data.parquet", 40, column="patient")
+    with pytest.raises(DataError, match="at least 5"):
+        api.compare(data, FLOORS[:2], tmp_path / "out", group_by="patient")

@@ -86,30 +86,6 @@ def test_top_k_accuracy_equals_scikit_learns(k: int) -> None:
     assert metrics.top_k_accuracy(scores, labels, k) == pytest.approx(expected)
 
 
-def test_weighted_accuracy_is_scikit_learns_balanced_accuracy() -> None:
-    rng = np.random.default_rng(1)
-    labels = rng.choice(5, 500, p=[0.6, 0.2, 0.1, 0.07, 0.03])
-    predicted = np.where(rng.random(500) < 0.7, labels, rng.integers(0, 5, 500))
-    weights = metrics.class_weights(labels)
-    assert weights.mean() == pytest.approx(1.0)
-    assert (weights * (labels == predicted)).mean() == pytest.approx(sk.balanced_accuracy_score(labels, predicted))
-
-
-def test_class_weights_give_every_class_present_the_same_total() -> None:
-    labels = np.array([4, 4, 4, 9, 9, 2])
-    weights = metrics.class_weights(labels)
-    assert [weights[labels == c].sum() for c in (2, 4, 9)] == pytest.approx([2.0, 2.0, 2.0])
-
-
-def test_confusion_equals_scikit_learns() -> None:
-    rng = np.random.default_rng(2)
-    labels, predicted = rng.integers(0, 4, 100), rng.integers(0, 4, 100)
-    found = metrics.confusion(labels, predicted, 6)
-    assert found.shape == (6, 6)
-    np.testing.assert_array_equal(found[:4, :4], sk.confusion_matrix(labels, predicted))
-    assert found.sum() == 100
-
-
 def with_spectrum(values: list[float], n: int = 64, width: int = 16) -> np.ndarray:
     rng = np.random.default_rng(0)
     left, _ = np.linalg.qr(rng.normal(size=(n, n)))

@@ -182,8 +182,8 @@ def test_folder_takes_images_at_any_depth_and_labels_by_the_first_level(tmp_path
     source = open_source(tmp_path)
     assert list(source.keys) == ["cat/2.png", "dog/deep/3.png", "cat/2024/may/1.png"]
     assert source.classes == ("cat", "dog")
-    assert source.labels.tolist() == [0, 0, 1]
-    assert source.groups("folder").tolist() == ["cat", "cat/2024/may", "dog/deep"]
+    assert source.labels.tolist() == [0, 1, 0]
+    assert source.groups("folder").tolist() == ["cat", "dog/deep", "cat/2024/may"]
 
 
 def test_folder_with_an_image_outside_the_classes_is_unlabelled(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from selfsight.statistics import bootstrap_mean, holm, mcnemar, needed_n
+from selfsight.statistics import bootstrap_balanced, bootstrap_mean, holm, mcnemar, needed_n
 
 
 def outcomes(n: int, share: float, seed: int = 0) -> np.ndarray:
@@ -140,3 +140,31 @@ def test_needed_n_takes_a_difference_below_the_margin_as_the_margin() -> None:
 def test_needed_n_is_finite_for_models_that_never_disagree() -> None:
     assert 1 <= needed_n(0.0, 0.0, margin=1.0) < 100
     assert needed_n(0.1, 0.0, margin=0.0) < 10**10
+
+
+def test_balanced_accuracy_is_scikit_learns_and_its_interval_that_of_resampling_within_classes() -> None:
+    rng = np.random.default_rng(1)
+    labels = rng.choice(5, 500, p=[0.6, 0.2, 0.1, 0.07, 0.03])
+    correct = rng.random(500) < 0.7
+    found = bootstrap_balanced(correct, labels)
+    recalls = [correct[labels == c].mean() for c in range(5)]
+    assert found.value == pytest.approx(100 * np.mean(recalls))
+    parts = [correct[labels == c] for c in range(5)]
+    brute = [np.mean([rng.choice(part, len(part)).mean() for part in parts]) * 100 for _ in range(3000)]
+    np.testing.assert_allclose([found.low, found.high], np.percentile(brute, [2.5, 97.5]), atol=1.0)
+
+
+def test_balanced_accuracy_of_a_perfect_encoder_has_no_interval_however_rare_a_class() -> None:
+    labels = np.repeat([0, 1, 2], [180, 15, 5])
+    assert bootstrap_balanced(np.ones(200), labels) == (100.0, 100.0, 100.0)
+    groups = np.arange(200) % 20
+    assert bootstrap_balanced(np.ones(200), labels, groups) == (100.0, 100.0, 100.0)
+
+
+def test_balanced_accuracy_over_groups_is_wider_where_groups_succeed_or_fail_as_a_whole() -> None:
+    labels = np.tile([0, 1], 100)
+    groups = np.repeat(np.arange(20), 10)
+    correct = (groups % 2).astype(float)
+    alone, grouped = bootstrap_balanced(correct, labels), bootstrap_balanced(correct, labels, groups)
+    assert alone.value == grouped.value == 50.0
+    assert grouped.high - grouped.low > 2 * (alone.high - alone.low)

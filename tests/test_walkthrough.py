@@ -57,3 +57,10 @@ def test_demo_leaves_a_folder_alone_that_is_not_its_own(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not of a demo"):
         walkthrough.demo(out=tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_demo_does_not_train_on_images_that_it_would_replace(tmp_path: Path) -> None:
+    data = pictures.folder(tmp_path / "demo" / "images", 8, labelled=False)
+    with pytest.raises(InputError, match="which the demo replaces"):
+        walkthrough.demo(data, tmp_path / "demo")
+    assert len(list(data.iterdir())) == 8

@@ -30,7 +30,7 @@ app = typer.Typer(
 Data = Annotated[str, typer.Argument(help="Folder of images (sub-folders are classes) or a Parquet file with image.bytes.")]
 Limit = Annotated[int | None, typer.Option(help="Use at most this many images.", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Workers = Annotated[int, typer.Option(help="Processes that read and decode images; 0 reads in this one.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that read and decode images; 0 reads in this one.")]
 NoImages = Annotated[bool, typer.Option("--no-images", help="Leave every picture and file name out of the report.")]
 
 
@@ -77,7 +77,8 @@ def train(
     with Terminal() as terminal:
         try:
             if resume:
-                other = {"--epochs": epochs, "--minutes": minutes, "--config": config, "--set": set, "--backbone": backbone}
+                other: dict[str, Any] = {"--epochs": epochs, "--minutes": minutes, "--config": config, "--set": set}
+                other |= {"--seed": seed, "--backbone": backbone, "--limit": limit, "--device": device}
                 for option, value in other.items():
                     if value is not None:
                         raise ConfigError(f"{option}: a resumed run keeps the settings in its config.yaml; leave {option} out")
@@ -121,7 +122,7 @@ def compare(
     group_by: Annotated[
         str | None, typer.Option(help="Column (patient, video, site) whose groups stay in one part.", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of splits.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of splits.")] = 0,
     device: Device = "auto",
     workers: Workers = 0,
     no_images: NoImages = False,
@@ -169,7 +170,7 @@ def embed(
     out: Annotated[Path, typer.Option(help="Parquet file to write.", show_default=False)],
     limit: Limit = None,
     device: Device = "auto",
-    batch_size: Annotated[int, typer.Option(help="Images a batch.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 64,
     workers: Workers = 0,
 ) -> None:
     """Images in, a Parquet file of features out."""
@@ -190,7 +191,7 @@ def demo(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
     minutes: Annotated[float | None, typer.Option(help="Training time.", show_default=False)] = None,
-    seed: Annotated[int, typer.Option(help="Seed of images and training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of images and training.")] = 0,
     device: Device = "auto",
 ) -> None:
     """The main job in minutes: draw images, train without labels, compare, report."""
@@ -221,6 +222,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
     except SelfsightError as error:
         print(f"selfsight: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        print(f"selfsight: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, (FileExistsError, NotADirectoryError, PermissionError, IsADirectoryError)) else 1)
     except typer.Abort:
         sys.exit(130)
     except KeyboardInterrupt:

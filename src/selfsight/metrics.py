@@ -68,17 +68,6 @@ def top_k_accuracy(scores: Floats, labels: Ints, k: int) -> float:
     return float((ranking(scores)[:, :k] == labels[:, None]).any(1).mean() * 100)
 
 
-def class_weights(labels: Ints) -> npt.NDArray[np.float64]:
-    """A weight a row, with mean 1, that gives every class present the same total: mean(weight * correct) is balanced accuracy."""
-    present, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    return len(labels) / (len(present) * counts[inverse])
-
-
-def confusion(labels: Ints, predicted: Ints, classes: int) -> npt.NDArray[np.int64]:
-    """Counts [true, predicted]."""
-    return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
-
-
 def rankme(features: Floats) -> float:
     """Effective rank of [n, D]: exp of the entropy of the normalised singular values (Garrido et al. 2023, equation 2)."""
     values = np.linalg.svd(np.asarray(features, dtype=np.float64), compute_uv=False)

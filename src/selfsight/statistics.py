@@ -57,6 +57,36 @@ def _resample_groups(values: Floats, groups: npt.NDArray[np.generic], rng: np.ra
     return means
 
 
+def bootstrap_balanced(
+    correct: Floats, labels: npt.NDArray[np.integer], groups: npt.NDArray[np.generic] | None = None, seed: int = 0
+) -> Interval:
+    """100 * mean recall over the classes present, with its interval: images are drawn within their class, or whole groups."""
+    _, kind = np.unique(labels, return_inverse=True)
+    sizes = np.bincount(kind)
+    recall = np.bincount(kind, weights=correct) / sizes
+    rng = np.random.default_rng(seed)
+    if groups is None:
+        means = (rng.binomial(sizes, recall, size=(RESAMPLES, len(sizes))) / sizes).mean(1)
+    else:
+        means = _resample_recalls(np.asarray(correct, dtype=np.float64), kind, groups, rng)
+    low, high = np.percentile(means, [100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2])
+    return Interval(float(recall.mean() * 100), float(low * 100), float(high * 100))
+
+
+def _resample_recalls(
+    correct: Floats, kind: npt.NDArray[np.integer], groups: npt.NDArray[np.generic], rng: np.random.Generator
+) -> Floats:
+    """Mean recall under whole groups drawn with replacement; a class that a draw misses takes no part in its mean."""
+    _, unit = np.unique(groups, return_inverse=True)
+    total, right = (np.zeros((int(unit.max()) + 1, int(kind.max()) + 1)) for _ in range(2))
+    np.add.at(total, (unit, kind), 1.0)
+    np.add.at(right, (unit, kind), correct)
+    drawn = rng.multinomial(len(total), np.full(len(total), 1 / len(total)), size=RESAMPLES)
+    seen = drawn @ total
+    recalls = np.divide(drawn @ right, seen, out=np.full(seen.shape, np.nan), where=seen > 0)
+    return np.asarray(np.nanmean(recalls, axis=1))
+
+
 def mcnemar(only_a: int, only_b: int) -> float:
     """Exact two-sided McNemar p: may the images that one encoder alone gets right be split half and half? (McNemar 1947)"""
     n = only_a + only_b

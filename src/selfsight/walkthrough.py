@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from selfsight.api import Silent, Watch, compare, train
+from selfsight.comparison.split import split
+from selfsight.data.sources import open_source
 from selfsight.errors import InputError
 from selfsight.results import Results
 from selfsight.runs import write_json_atomic
@@ -28,6 +30,9 @@ _HONEST = (
     "yours. On real images a network trained from scratch for minutes does not reach one trained on ImageNet: there, the "
     "right verdict is to keep the CNN."
 )
+
+
+_SEEN = "The trained network has seen all of these images without their labels, the test images included; the other has not."
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ def demo(
     """
     watch = watch or Silent()
     folder = Path(out)
+    if data is not None:
+        _check_own(Path(data), folder, seed)
     _prepare(folder)
     test = None
     if data is None:
@@ -75,10 +82,20 @@ def demo(
         limit=LIMIT,
         seed=seed,
         title="selfsight demo" if data is None else source.name,
-        notes=[_HONEST],
+        notes=[_HONEST] if data is None else [_HONEST, _SEEN],
         watch=watch,
     )
     return Demo(results, folder / "results" / "report.html", run, summary)
+
+
+def _check_own(data: Path, folder: Path, seed: int) -> None:
+    """What cannot be used fails before an earlier demo is replaced and before minutes of training."""
+    given = data.resolve()
+    if folder.resolve() in (given, *given.parents):
+        raise InputError(f"{data}: lies in --out {folder}, which the demo replaces; give another --out")
+    source = open_source(data)
+    if source.labels is not None:
+        split(source, None, limit=LIMIT, group_by=None, seed=seed)
 
 
 def _prepare(folder: Path) -> None:

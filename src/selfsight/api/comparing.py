@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from selfsight import device as devices
 from selfsight.api.watch import Silent, Watch
 from selfsight.comparison.gather import About, Machine
@@ -12,7 +14,7 @@ from selfsight.comparison.labelfree import run_labelfree
 from selfsight.comparison.plan import make_plan
 from selfsight.comparison.run import run_comparison
 from selfsight.comparison.split import split
-from selfsight.data.sources import first, open_source
+from selfsight.data.sources import Source, Subset, first, open_source
 from selfsight.errors import DataError
 from selfsight.evaluate import TASKS
 from selfsight.reporting import render
@@ -56,12 +58,27 @@ def compare(
     if source.labels is None:
         if test is not None:
             raise DataError(f"{data}: has no labels, so --test has nothing to judge; expected a sub-folder for each class")
+        if group_by is not None:
+            raise DataError(f"{data}: has no labels, so there is nothing to split by --group-by; leave it out")
+        if limit is not None and 0 < limit < len(source):
+            # Not the first N: those would all be of the first folders.
+            source = Subset(source, np.sort(np.random.default_rng(seed).permutation(len(source))[:limit]))
         results = run_labelfree(plan, first(source, limit), folder, machine, about)
     else:
+        _check_classes(source, watch)
         parts = split(source, None if test is None else str(test), limit=limit, group_by=group_by, seed=seed)
         results = run_comparison(plan, parts, folder, machine, about)
     render(folder, images=images)
     return results
+
+
+def _check_classes(source: Source, watch: Watch) -> None:
+    """Say what was taken for classes; folders named after splits are none."""
+    names = source.classes
+    if {name.lower() for name in names} <= {"train", "test", "val", "valid", "validation"}:
+        some = ", ".join(names)
+        raise DataError(f"{source.location}: its sub-folders {some} are splits, not classes; give one as DATA, another as --test")
+    watch.say(f"labels: {len(names)} classes: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}")
 
 
 def report(folder: str | Path, *, images: bool = True) -> Path:

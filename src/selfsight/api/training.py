@@ -46,9 +46,10 @@ def train(
     folder = RunFolder(out)
     if folder.exists:
         raise InputError(f"{out}: holds a run already; go on with it by --resume, or give another --out")
-    source = first(open_source(data), limit)
+    source = open_source(data)
     given = {"epochs": epochs, "minutes": minutes, "limit": limit, "seed": seed, "device": device}
     settings, derived, bad = plan_training(source, recipe, backbone, given, config, set)
+    source = first(source, settings.limit)
     watch.on_plan(settings, derived, estimate(settings, source))
     folder.path.mkdir(parents=True, exist_ok=True)
     if bad:
@@ -90,8 +91,10 @@ def plan_training(
     for budget, other in (("epochs", "minutes"), ("minutes", "epochs")):
         if budget in named_tree:
             named_tree.setdefault(other, None)
-    file_tree = {key: value for key, value in file_tree.items() if key not in ("data", "images")}
     over = config.merge(config.merge(file_tree, named_tree), set_tree)
+    over = {key: value for key, value in over.items() if key not in ("data", "images")}
+    if isinstance(over.get("limit"), int):
+        source = first(source, over["limit"])
     on = devices.resolve(str(over.get("device", "auto")))
     look = look_at(source, on.type != "cpu", devices.cores())
     section = over.get("backbone")

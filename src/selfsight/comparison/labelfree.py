@@ -31,12 +31,12 @@ def run_labelfree(plan: Plan, source: Source, folder: Path, machine: Machine, ab
     bad = write_bad(folder / "bad_images.jsonl", found.bad)
     keys = [source.keys[i] for i in found.indices]
     reference = found.vectors[plan.incumbent]
-    labelling, picks = _labelling(reference, keys)
+    labelling, picks = _labelling(keys)
     shown_encoders = {e: found.vectors[e] for e in plan.encoders if e not in plan.floors} or found.vectors
     at = folder / "assets"
     chosen = np.sort(np.random.default_rng(0).permutation(len(keys))[: assets.MAP_POINTS])
     assets.write_map(at / "map.parquet", {e: v[chosen] for e, v in shown_encoders.items()}, [keys[i] for i in chosen], None, 0)
-    shown = assets.write_neighbours(at / "neighbours.json", shown_encoders, keys, picks[:QUERIES], NEIGHBOURS)
+    shown = assets.write_neighbours(at / "neighbours.json", shown_encoders, keys, spread(reference, QUERIES), NEIGHBOURS)
     assets.write_curves(at / "curves.json", run_folders(plan.encoders))
     (at / "thumbs.parquet").unlink(missing_ok=True)
     if about.images:
@@ -59,18 +59,18 @@ def run_labelfree(plan: Plan, source: Source, folder: Path, machine: Machine, ab
     return outcome
 
 
-def _labelling(vectors: npt.NDArray[np.float32], keys: list[str]) -> tuple[Labelling, list[int]]:
+def _labelling(keys: list[str]) -> tuple[Labelling, list[int]]:
     """How many images to label, and which: a quarter of them will be test images, which set the number."""
     tests = statistics.needed_n(DISAGREEMENT, DIFFERENCE, 0.0)
     wanted = -(-int(tests / TEST_SHARE) // 10) * 10
     count = min(wanted, len(keys))
-    picks = spread(vectors, count)
+    # A fair sample, because the test images come from it; the neighbours shown are chosen to differ.
+    picks = [int(i) for i in np.random.default_rng(0).permutation(len(keys))[:count]]
     short = f" There are only {len(keys)} images, so the verdict may stay undecided." if count < wanted else ""
     reason = (
         f"A quarter of the labelled images is held out for the test. If the two encoders disagree on {DISAGREEMENT:.0%} of the "
-        f"images, {tests} test images settle a difference of {DIFFERENCE:g} points. The picks are spread over the feature space "
-        "of the incumbent, the most typical first, so that rare kinds are among them; put each into a sub-folder named after "
-        f"its class.{short}"
+        f"images, {tests} test images settle a difference of {DIFFERENCE:g} points. The picks are a fair random sample, so that "
+        f"accuracy on them is accuracy on your images; put each into a sub-folder named after its class.{short}"
     )
     return Labelling(count=count, picks=[keys[i] for i in picks], reason=reason), picks
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from selfsight import metrics, statistics
+from selfsight import statistics
 from selfsight.evaluate import TASKS
 from selfsight.results import Comparison, Score
 
@@ -41,10 +41,11 @@ class Outcomes:
         for key, by_seed in self.predicted.items():
             for seed, predicted in by_seed.items():
                 correct = (predicted == self.labels).astype(np.float64)
-                out.append(self._score(key, key.metric, correct, seed))
+                found = statistics.bootstrap_mean(correct, self.groups)
+                out.append(self._score(key, key.metric, found, seed))
                 if key.metric == "top1":
-                    weighted = correct * metrics.class_weights(self.labels)
-                    out.append(self._score(key, "balanced_accuracy", weighted, seed))
+                    balanced = statistics.bootstrap_balanced(correct, self.labels, self.groups)
+                    out.append(self._score(key, "balanced_accuracy", balanced, seed))
         return out
 
     def comparisons(self, declared: Sequence[tuple[str, str]], tasks: Sequence[str]) -> list[Comparison]:
@@ -74,11 +75,9 @@ class Outcomes:
                 out["predicted"] += predicted.tolist()
         return out
 
-    def _score(self, key: Key, metric: str, outcome: npt.NDArray[np.float64], seed: int) -> Score:
-        value, low, high = statistics.bootstrap_mean(outcome, self.groups)
-        return Score(
-            encoder=key.encoder, task=key.task, metric=metric, value=value, low=low, high=high, n=len(outcome), seed=seed
-        )
+    def _score(self, key: Key, metric: str, found: statistics.Interval, seed: int) -> Score:
+        where = {"encoder": key.encoder, "task": key.task, "metric": metric, "n": len(self.labels), "seed": seed}
+        return Score.model_validate(where | found._asdict())
 
     def _pair(self, a: str, b: str, task: str, metric: str) -> Comparison:
         key_a, key_b = Key(a, task, metric), Key(b, task, metric)

@@ -32,7 +32,7 @@ class Plan:
     def pairs(self) -> list[tuple[str, str]]:
         """What is compared in each task: the incumbent with each other encoder, and each run with its own untrained copy."""
         copies = [(floor, e) for e in self.encoders for floor in self.floors if floor == f"{e}?weights=init"]
-        return [(self.incumbent, other) for other in self.others] + [pair for pair in copies if pair[0] != self.incumbent]
+        return [(self.incumbent, other) for other in self.others] + [pair for pair in copies if self.incumbent not in pair]
 
     def seeds_of(self, task: str) -> tuple[int, ...]:
         """A task that draws nothing runs once."""
@@ -83,7 +83,7 @@ def make_plan(encoders: Sequence[str], incumbent: str | None, tasks: Sequence[st
         raise ConfigError(f"--tasks: expected at least one of {', '.join(TASKS)}")
     if seeds < 1:
         raise ConfigError(f"--seeds: expected a whole number from 1, got {seeds}")
-    if margin < 0:
+    if not margin >= 0:
         raise ConfigError(f"--margin: expected points from 0, got {margin:g}")
     return Plan(
         encoders=tuple(encoders),

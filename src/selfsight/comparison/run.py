@@ -26,13 +26,13 @@ def run_comparison(plan: Plan, parts: Parts, folder: Path, machine: Machine, abo
     encoders = load_all(plan.encoders, machine)
     train, test = gather(encoders, parts.train, "training", machine), gather(encoders, parts.test, "test", machine)
     bad = write_bad(folder / "bad_images.jsonl", [*train.bad, *test.bad])
+    spent = costs(plan.encoders, machine)
     outcomes = _evaluate(plan, parts, train, test, machine)
     scores = outcomes.scores()
     metric = TASKS[plan.endpoint].primary
     ends = {e: float(outcomes.correct(Key(e, plan.endpoint, metric)).mean()) for e in plan.encoders}
     challenger = plan.challenger(ends)
     comparisons = outcomes.comparisons(plan.pairs, plan.tasks)
-    spent = costs(plan.encoders, machine)
     by_spec = {c.encoder: c for c in spent}
     pair = next(c for c in comparisons if (c.a, c.b, c.task) == (plan.incumbent, challenger, plan.endpoint))
     found = Results(
@@ -78,6 +78,7 @@ def _data_record(parts: Parts, train: Gathered, test: Gathered, bad: int, outcom
     notes = [*about.notes, *parts.notes]
     if outcomes.groups is not None:
         notes.append(f"intervals resample the {len(np.unique(outcomes.groups))} groups of '{parts.group_by}' in the test images")
+        notes.append("McNemar's p takes images as independent, so with groups it is too small: go by the intervals")
     if bad:
         notes.append(f"{bad} files could not be read as images and were left out; bad_images.jsonl lists them with the reason")
     return DataRecord(

@@ -12,6 +12,7 @@ from selfsight.data.sources import Source, Subset, first, open_source
 from selfsight.errors import DataError
 
 TEST_SHARE = 0.25
+LEAST_GROUPS = 5
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,17 @@ def split(source: Source, test: str | None, *, limit: int | None, group_by: str 
             raise DataError(
                 f"--test {test}: {len(shared)} groups of '{group_by}' are also in the training images, first {shared[0]!r}"
             )
+    if group_by is not None:
+        count = len(np.unique(held.groups(group_by)))
+        if count < LEAST_GROUPS:
+            few = f"the test images come from {count} groups"
+            raise DataError(f"--group-by {group_by}: {few}; an interval over groups needs at least {LEAST_GROUPS}")
     present = np.unique(train.labels if train.labels is not None else [])
     if len(present) < 2:
         raise DataError(f"{source.location}: the training part has {len(present)} class; a comparison needs at least two")
+    missing = np.setdiff1d(_labels(held), present)
+    if len(missing):
+        notes.append(f"{len(missing)} classes of the test images have no training image and are always wrong")
     return Parts(train, held, description, test is None, notes, group_by)
 
 

@@ -8,6 +8,9 @@ from selfsight.results import Comparison, Cost, Decision, Verdict
 CHEAPER = 1.2
 """A challenger counts as cheaper if it encodes this many times the images a second, or has this many times fewer parameters."""
 
+_LEAST = 0.05
+"""Points below which nobody would collect images to settle a difference."""
+
 RULE = (
     "replace if the whole 95 % interval of the difference lies above 0, or above minus the margin with a challenger that is at "
     "least 20 % faster or smaller as measured; keep if it lies below 0; else undecided"
@@ -27,7 +30,11 @@ def decide(pair: Comparison, incumbent: Cost, challenger: Cost, margin: float) -
         decision, reason = "keep", "the whole interval of the difference lies below zero"
     else:
         decision = "undecided"
-        needed = max(pair.n + 1, statistics.needed_n((pair.only_a + pair.only_b) / pair.n, pair.difference, margin))
+        disagreement = (pair.only_a + pair.only_b) / pair.n
+        needed = statistics.needed_n(disagreement, pair.difference, margin)
+        if needed <= pair.n:
+            # A difference of the margin would show by now; what is left to settle is the difference itself.
+            needed = max(pair.n + 1, statistics.needed_n(disagreement, max(abs(pair.difference), _LEAST), 0.0))
         reason = "the interval of the difference holds zero"
     return Verdict(
         decision=decision,

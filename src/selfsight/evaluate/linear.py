@@ -2,7 +2,7 @@
 
     minimise over W, b:   C * sum_i -log softmax(W x_i + b)[y_i]  +  1/2 ||W||^2
 
-as in scikit-learn, which `tests/test_linear.py` compares with; L-BFGS in torch, so that it runs on a GPU where there is one.
+as in scikit-learn, which `tests/test_tasks.py` compares with; L-BFGS in torch, so that it runs on a GPU where there is one.
 Features are standardised with the training mean and deviation. Every encoder gets the same list of C and the same iterations.
 """
 

@@ -6,6 +6,7 @@ The weights to start from, the k-NN probe and whoever watches are passed in; thi
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
@@ -88,12 +89,13 @@ class Training:
         self.learner = make_learner(settings, self.device)
         elapsed = checkpoint.restore(folder.checkpoint, self.learner) if resume else 0.0
         self.clock = Clock(settings.epochs, settings.minutes, settings.steps_per_epoch, elapsed)
-        if resume:
-            kept = [row for row in runs.read_jsonl(folder.metrics) if row["step"] <= self.learner.step]
+        # Rows past the checkpoint, or of a try that never reached one, would be logged twice.
+        kept = [row for row in runs.read_jsonl(folder.metrics) if row["step"] <= self.learner.step] if resume else []
+        if folder.metrics.is_file():
             runs.write_text_atomic(folder.metrics, "".join(json.dumps(row) + "\n" for row in kept))
         self.bad = BadImages(folder.bad_images)
         self.watch = CollapseWatch(self._window())
-        self.last_loss = float("nan")
+        self.last_loss = next((row["loss"] for row in reversed(kept) if "loss" in row), float("nan"))
         self._probed_at, self._probed = -1, dict[str, float]()
 
     def run(self) -> dict[str, Any]:
@@ -181,6 +183,7 @@ class Training:
             "epoch": round(step / self.settings.steps_per_epoch, 4),
             "elapsed_s": round(self.clock.elapsed, 2),
             "loss": self.last_loss,
+            "loss_over_lnk": self.last_loss / math.log(self.settings.head.prototypes),
             **diagnostics,
             "lr": rates.learning_rate,
             "weight_decay": rates.weight_decay,

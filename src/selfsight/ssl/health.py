@@ -34,13 +34,14 @@ class CollapseWatch:
             raise CollapseError(
                 f"step {step}: collapsed, the teacher's answer was uniform in each of the last {self.window} observations "
                 "(loss near ln K, nothing is learned). Likely cause: it is not sharp enough for these images. Lower "
-                "dino.teacher_temperature and dino.warmup_teacher_temperature (say to 0.02), or optimizer.learning_rate"
+                "dino.teacher_temperature and dino.warmup_teacher_temperature (say to 0.02), or "
+                "optimizer.learning_rate: start again with --set and another --out"
             )
         if all(self._single):
             raise CollapseError(
                 f"step {step}: collapsed, the teacher gave all images one prototype in each of the last {self.window} "
                 "observations. Likely cause: the centre does not follow. Lower dino.center_momentum (say to 0.9), or raise "
-                "dino.teacher_temperature"
+                "dino.teacher_temperature: start again with --set and another --out"
             )
 
 

@@ -23,9 +23,8 @@ class ParquetSource(Source):
         self.path = path
         self.location = str(path)
         table = _read(path)
-        self._images = pc.struct_field(table["image"], "bytes").combine_chunks()
-        if isinstance(self._images, pa.ChunkedArray):
-            self._images = pa.concat_arrays(self._images.chunks)
+        # Large binary: offsets of plain binary end at 2 GiB.
+        self._images = pc.struct_field(table["image"], "bytes").cast(pa.large_binary()).combine_chunks()
         self.keys = _keys(table)
         self._table = table.drop_columns([c for c in ("image", "label") if c in table.column_names])
         self.labels, self.classes = _labels(table, path)
@@ -76,6 +75,8 @@ def _labels(table: pa.Table, path: Path) -> tuple[npt.NDArray[np.int64] | None, 
     if "label" not in table.column_names:
         return None, ()
     column = table["label"]
+    if column.null_count == len(column) or (pa.types.is_integer(column.type) and pc.max(column).as_py() == -1):
+        return None, ()  # Hugging Face's way to say that there is no label
     if column.null_count:
         raise DataError(f"{path}: column 'label' has {column.null_count} empty values; expected a class in each row")
     if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type):
