@@ -65,7 +65,7 @@ def test_the_verdict_stands_first_and_in_words(folder: Path) -> None:
     sentence = f"Keep {INCUMBENT}: {CHALLENGER} is {size} points worse in linear top-1 {bounds}."
     assert sentence in page
     assert page.index(sentence) < page.index('<section id="scores">')
-    assert "margin 1.0 point" in page and verdict.reason in page
+    assert "the margin of 1.0 point" in page and verdict.reason.rstrip(".") in page
 
 
 def test_an_undecided_verdict_says_how_many_images_would_settle_it(tmp_path: Path) -> None:
