@@ -51,6 +51,7 @@ def test_readme_starts_with_the_two_make_commands_and_the_makefile_has_them() ->
     assert {"demo", "test", "test-all"} <= set(targets)
 
 
+@pytest.mark.timeout(900)
 def test_every_command_and_python_block_of_the_readme_runs(place: Path, environment: dict[str, str]) -> None:
     commands = [line for block in blocks("bash")[1:] for line in block.splitlines() if line.strip()]
     assert len(commands) >= 6

@@ -18,6 +18,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_demo_draws_trains_compares_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorter than `make demo`, with the same parts; running it again replaces what it made."""
     monkeypatch.setattr(walkthrough, "COUNTS", {"train": 240, "test": 80})
@@ -37,6 +38,7 @@ def test_demo_draws_trains_compares_and_reports(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_demo_on_an_unlabelled_folder_ends_in_advice_what_to_label(tmp_path: Path) -> None:
     data = pictures.folder(tmp_path / "mine", 60, labelled=False)
     made = walkthrough.demo(data, tmp_path / "demo", minutes=0.1)
