@@ -51,7 +51,7 @@ def test_demo_on_an_unlabelled_folder_ends_in_advice_what_to_label(tmp_path: Pat
     assert shown == {"efficientnet-lite0", str(made.run)}
     page = made.report.read_text(encoding="utf-8")
     assert "label" in page
-    assert "data:image/jpeg" in page
+    assert page.count('"/9j/') >= 60  # every picture is there, as base64 of a JPEG
 
 
 def test_demo_leaves_a_folder_alone_that_is_not_its_own(tmp_path: Path) -> None:
