@@ -21,7 +21,7 @@ SPEC = f"random/{VIT}?size=32"
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.set_num_threads(1)
     monkeypatch.setenv("SELFSIGHT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    return tmp_path / "cache" / "features"
 
 
 @pytest.fixture

@@ -18,10 +18,12 @@ from scipy import ndimage, stats
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
+from selfsight.data import draws as numbers
 from selfsight.data import photometry
 from selfsight.data.loader import ViewBatch, batch_at, image_batches, make_views, view_batches
 from selfsight.data.sources import Source, open_source
-from selfsight.data.views import Photometry, ViewSettings, crop_box, cut, draw_photometry, uniforms
+from selfsight.data.views import Photometry, ViewSettings, crop_box, cut, draw_photometry
+from selfsight.data.views import view_uniforms as uniforms
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +76,7 @@ def test_uniforms_tell_every_combination_apart() -> None:
 
 
 def test_uniforms_are_the_same_numbers_on_every_machine() -> None:
-    found = uniforms(7, 3, [11], 0, 1, count=3)[0]
+    found = numbers.uniforms(7, 3, [11], 0, 1, count=3)[0]
     np.testing.assert_array_equal(found, _splitmix(7, 3, 11, 0, 1, 3))
 
 
@@ -387,22 +389,58 @@ def same(a: Sequence[ViewBatch], b: Sequence[ViewBatch]) -> None:
         assert all(torch.equal(v, w) for v, w in zip(x.views, y.views, strict=True))
 
 
+class Numbered(Source):
+    """Samples without pixels."""
+
+    def __init__(self, count: int, blocks: Sequence[int] | None = None, window: int = 1) -> None:
+        self.location, self.keys, self.labels, self.classes = "numbers", [str(i) for i in range(count)], None, ()
+        self.blocks, self.window = None if blocks is None else np.array(blocks), window
+
+    def image_bytes(self, index: int) -> bytes:
+        raise OSError("has no pixels")
+
+    def columns(self) -> tuple[str, ...]:
+        return ()
+
+    def column(self, name: str) -> np.ndarray:
+        raise KeyError(name)
+
+
 @pytest.mark.parametrize("count", [1, 4, 7, 8, 11])
 def test_every_sample_comes_once_an_epoch_but_for_the_rest_of_a_batch(count: int) -> None:
     per_epoch = max(1, count // 4)
     for epoch in range(3):
         seen = []
         for step in range(epoch * per_epoch, (epoch + 1) * per_epoch):
-            found, indices = batch_at(5, step, count, 4)
+            found, drawn = batch_at(Numbered(count), 5, step, 4)
             assert found == epoch
-            seen += indices.tolist()
+            seen += drawn.indices.tolist()
+            assert drawn.occurrences.tolist() == [0] * len(drawn.indices)
         assert len(set(seen)) == len(seen) == min(count, per_epoch * 4)
         assert set(seen) <= set(range(count))
 
 
 def test_epochs_and_seeds_have_different_orders() -> None:
-    orders = [tuple(batch_at(seed, epoch, 32, 32)[1]) for seed in range(3) for epoch in range(3)]
+    orders = [tuple(Numbered(32).draws(seed, epoch, np.arange(32)).indices) for seed in range(3) for epoch in range(3)]
     assert len(set(orders)) == 9
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_ranks_share_the_batch_that_one_rank_would_take(ranks: int) -> None:
+    source = Numbered(100, blocks=range(0, 100, 10), window=3)
+    for step in range(8):
+        _, whole = batch_at(source, 3, step, 12)
+        parts = [batch_at(source, 3, step, 12, rank, ranks)[1].indices for rank in range(ranks)]
+        assert [len(part) for part in parts] == [12 // ranks] * ranks
+        assert np.concatenate(parts).tolist() == whole.indices.tolist()
+
+
+def test_ranks_read_few_blocks_each() -> None:
+    """Eight blocks are mixed at a time; of four ranks each touches about two of them and not all eight."""
+    source = Numbered(64_000, blocks=range(0, 64_000, 1000), window=8)
+    for step in range(0, 250, 25):
+        touched = [len(set(batch_at(source, 0, step, 256, rank, 4)[1].indices // 1000)) for rank in range(4)]
+        assert max(touched) <= 4
 
 
 def test_batches_have_two_global_views_and_then_the_local_ones(source: Source) -> None:
@@ -447,7 +485,7 @@ def test_cuts_of_an_image_do_not_depend_on_its_batch() -> None:
 def test_views_follow_the_slow_way_from_bytes_to_pixels(source: Source) -> None:
     """One view at a time: draw, cut, colour."""
     batch = batches(source, start=3, stop=4)[0]
-    epoch, indices = batch_at(9, 3, len(source), 4)
+    epoch, (indices, _) = batch_at(source, 9, 3, 4)
     for view, (place, index) in itertools.product(range(SMALL.count), enumerate(indices)):
         image = Image.open(io.BytesIO(source.image_bytes(int(index))))
         u = uniforms(9, epoch, [int(index)], 0, view)
@@ -470,7 +508,7 @@ def test_bad_samples_are_left_out_and_reported(source: Source, tmp_path: Path) -
     reported = {bad.key: bad.reason for batch in found for bad in batch.bad}
     assert reported == {"04.png": "no known image format", "07.png": "empty file"}
     for step, batch in enumerate(found):
-        _, indices = batch_at(9, step, len(source), 4)
+        _, (indices, _) = batch_at(source, 9, step, 4)
         keep = [place for place, index in enumerate(indices) if index not in (4, 7)]
         assert batch.size == len(keep) == 4 - len(batch.bad)
         rows = [view * 4 + place for view in range(2) for place in keep]

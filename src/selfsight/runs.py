@@ -83,6 +83,12 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def cache_folder(part: str) -> Path:
+    """Where `part` (features, index, shards) is kept between runs: below SELFSIGHT_CACHE, or ~/.cache/selfsight."""
+    chosen = os.environ.get("SELFSIGHT_CACHE")
+    return (Path(chosen) if chosen else Path.home() / ".cache" / "selfsight") / part
+
+
 class RunFolder:
     """Names of the files in a run, in one place."""
 

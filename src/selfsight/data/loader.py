@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -20,8 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from selfsight.data import photometry
 from selfsight.data.decode import UndecodableError, decode
-from selfsight.data.sources import BadImage, Source
-from selfsight.data.views import Photometry, ViewSettings, crop_box, cut, draw_photometry, uniforms
+from selfsight.data.draws import Indices
+from selfsight.data.sources import BadImage, Draws, Source
+from selfsight.data.views import Photometry, ViewSettings, crop_box, cut, draw_photometry, view_uniforms
 
 T = TypeVar("T")
 
@@ -46,16 +46,19 @@ class ViewBatch:
         return [photometry.apply(v, d, settings) for v, d in zip(moved, self.draws, strict=True)]
 
 
-def epoch_order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
-    """The order of samples in an epoch, a function of (seed, epoch) alone."""
-    return np.random.default_rng([seed, epoch]).permutation(count)
+def batch_at(source: Source, seed: int, step: int, batch_size: int, rank: int = 0, ranks: int = 1) -> tuple[int, Draws]:
+    """(epoch, draws) of a training step; the last, smaller part of an epoch is left out.
 
-
-def batch_at(seed: int, step: int, count: int, batch_size: int) -> tuple[int, npt.NDArray[np.int64]]:
-    """(epoch, sample indices) of a training step; the last, smaller part of an epoch is left out."""
-    per_epoch = max(1, count // batch_size)
+    The batch is the same for any number of ranks. Each takes an equal run of it in the order of the source, so that a rank
+    reads from as few shards as can be.
+    """
+    per_epoch = max(1, len(source) // batch_size)
     epoch, place = divmod(step, per_epoch)
-    return epoch, epoch_order(seed, epoch, count)[place * batch_size : (place + 1) * batch_size]
+    positions = np.arange(place * batch_size, min((place + 1) * batch_size, len(source)))
+    drawn = source.draws(seed, epoch, positions)
+    order = np.lexsort((drawn.occurrences, drawn.indices))
+    mine = order[rank * len(order) // ranks : (rank + 1) * len(order) // ranks]
+    return epoch, Draws(drawn.indices[mine], drawn.occurrences[mine])
 
 
 class _StepDataset(Dataset[ViewBatch]):
@@ -65,18 +68,18 @@ class _StepDataset(Dataset[ViewBatch]):
         self.source, self.settings, self.batch_size, self.seed, self.finish = source, settings, batch_size, seed, finish
 
     def __getitem__(self, step: int) -> ViewBatch:
-        epoch, indices = batch_at(self.seed, step, len(self.source), self.batch_size)
+        epoch, drawn = batch_at(self.source, self.seed, step, self.batch_size)
         images, good, bad = [], [], []
-        for index in indices:
+        for place, index in enumerate(drawn.indices):
             image = read_image(self.source, int(index))
             if isinstance(image, BadImage):
                 bad.append(image)
             else:
                 images.append(image)
-                good.append(int(index))
+                good.append(place)
         if not images:
             return ViewBatch([], None, 0, bad)
-        views, draws = make_views(images, good, self.seed, epoch, self.settings)
+        views, draws = make_views(images, drawn.indices[good], self.seed, epoch, self.settings, drawn.occurrences[good])
         batch = ViewBatch(views, draws, len(images), bad)
         if self.finish:
             batch.views, batch.draws = batch.finished(torch.device("cpu"), self.settings), None
@@ -84,14 +87,19 @@ class _StepDataset(Dataset[ViewBatch]):
 
 
 def make_views(
-    images: Sequence[Image.Image], indices: Sequence[int], seed: int, epoch: int, settings: ViewSettings, occurrence: int = 0
+    images: Sequence[Image.Image],
+    indices: Sequence[int] | Indices,
+    seed: int,
+    epoch: int,
+    settings: ViewSettings,
+    occurrences: int | Indices = 0,
 ) -> tuple[list[Tensor], list[Photometry]]:
     """Cut all views of a batch: uint8 [views * B, 3, S, S] by size, and what is to be done to their pixels."""
     views, draws = [], []
     for kinds in (range(2), range(2, settings.count)):
         crops, drawn = [], []
         for view in kinds:
-            u = uniforms(seed, epoch, indices, occurrence, view)
+            u = view_uniforms(seed, epoch, indices, occurrences, view)
             drawn.append(draw_photometry(u, view, settings))
             for row, image in zip(u, images, strict=True):
                 box = crop_box(row, image.width, image.height, settings.scale(view))

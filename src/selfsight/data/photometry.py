@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from selfsight.data.views import Floats, Photometry, ViewSettings
+from selfsight.data.draws import Floats
+from selfsight.data.views import Photometry, ViewSettings
 
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
 _TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])

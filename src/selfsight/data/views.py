@@ -3,8 +3,7 @@
 Caron et al. 2021 (DINO), section 3.1 and appendix: two *global* views of a large part of the image and several *local* ones of
 a small part, each flipped, colour-jittered, greyed, blurred and (the second global one) solarised with given probabilities.
 
-Every draw is a pure function of (seed, epoch, sample, occurrence, view): a counter-based hash takes the place of a generator,
-so the views of an image do not depend on worker count, rank, batch neighbours or the point of a resume.
+Every draw is a pure function of (seed, epoch, sample, occurrence, view), see `draws`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +18,7 @@ from PIL import Image
 from pydantic import Field
 
 from selfsight.config import Settings
-
-Floats: TypeAlias = npt.NDArray[np.float64]
+from selfsight.data.draws import Floats, Indices, uniforms
 
 # Columns of the uniform numbers drawn for one view. Twenty for ten tries of area and aspect, then one each.
 _TRIES = 10
@@ -83,22 +80,9 @@ class Photometry:
     solarize: npt.NDArray[np.bool_]
 
 
-def uniforms(seed: int, epoch: int, samples: Sequence[int], occurrence: int, view: int, count: int = _COLUMNS) -> Floats:
-    """Uniform numbers in [0, 1) of shape [samples, count], a function of the arguments alone (SplitMix64, Steele et al. 2014)."""
-    with np.errstate(over="ignore"):
-        key = np.full(len(samples), 0x5E1F5167, dtype=np.uint64)
-        for value in (seed, epoch, np.asarray(samples, dtype=np.int64), occurrence, view):
-            key = _mix(key * np.uint64(0x9E3779B97F4A7C15) ^ _mix(np.asarray(value, dtype=np.int64).astype(np.uint64)))
-        counters = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        bits = _mix(key[:, None] + counters[None, :])
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def _mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    z = z + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+def view_uniforms(seed: int, epoch: int, samples: Sequence[int] | Indices, occurrence: int | Indices, view: int) -> Floats:
+    """The uniform numbers [samples, columns] that decide everything about one view of each sample."""
+    return uniforms(seed, epoch, samples, occurrence, view, _COLUMNS)
 
 
 def crop_box(u: Floats, width: int, height: int, scale: tuple[float, float]) -> tuple[int, int, int, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from selfsight.data.loader import image_batches
 from selfsight.data.sources import BadImage, Source
 from selfsight.encoders.base import Encoder, digest
 from selfsight.errors import DataError, SelfsightError
-from selfsight.runs import write_atomic
+from selfsight.runs import cache_folder, write_atomic
 
 FORMAT = "1"
 """Part of every key: a change of decoding, preprocessing or storage makes all kept features stale."""
@@ -61,7 +60,7 @@ def extract(
     where not one image can be read and `SelfsightError` where a feature is not finite.
     """
     report = progress or _silent
-    path = _folder() / f"{key(encoder, source)}.safetensors" if cache else None
+    path = cache_folder("features") / f"{key(encoder, source)}.safetensors" if cache else None
     if path is not None:
         kept = _read(path, encoder.feature_width, len(source), report)
         if kept is not None:
@@ -83,11 +82,6 @@ def key(encoder: Encoder, source: Source) -> str:
             content = b"unreadable"
         total.update(json.dumps(name).encode() + b"\0" + content)
     return total.hexdigest()
-
-
-def _folder() -> Path:
-    chosen = os.environ.get("SELFSIGHT_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "selfsight" / "features"
 
 
 def _computed(

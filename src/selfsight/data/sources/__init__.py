@@ -1,42 +1,68 @@
 """Where images come from.
 
-To add a source: a file here with a `Source` and a `matches(path)`, and a line in `SOURCES`; `tests/test_sources.py` runs its
-contract over every entry.
+To add a source: a file here with a `Source`, a `matches(location)` and an `open(location, **options)`, and a line in `SOURCES`;
+`tests/test_sources.py` runs its contract over every entry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from selfsight.data.sources import folder, parquet
-from selfsight.data.sources.base import BadImage, Source, Subset, first
+from selfsight.data.sources.base import BadImage, Draws, Source, Subset, first
+from selfsight.data.sources.location import is_remote, split_options
 from selfsight.errors import DataError
+
+Option = Callable[[str], Any]
+"""Turns the text of an option into its value; `ValueError` with what was expected."""
 
 
 class Kind(NamedTuple):
-    matches: Callable[[Path], bool]
-    open: Callable[[Path], Source]
+    """`matches` gets the location without its options; `open` gets it and the options as keyword arguments."""
+
+    matches: Callable[[str], bool]
+    open: Callable[..., Source]
     expects: str
+    options: Mapping[str, Option] = {}
 
 
 SOURCES: dict[str, Kind] = {
     "folder": Kind(folder.matches, folder.FolderSource, "a folder of images"),
     "parquet": Kind(parquet.matches, parquet.ParquetSource, "a .parquet file with image.bytes"),
 }
+"""In the order in which they are asked."""
 
 
-def open_source(location: str | Path) -> Source:
-    """The source at a path; a `DataError` says what would have been one."""
-    path = Path(location)
-    expected = " or ".join(kind.expects for kind in SOURCES.values())
-    if not path.exists():
-        raise DataError(f"{location}: does not exist; expected {expected}")
+def open_source(data: str | Path) -> Source:
+    """The source at a path or address, with options behind a question mark (`clips?fps=2`).
+
+    A `DataError` says what would have been a source.
+    """
+    text = str(data)
+    known = {name for kind in SOURCES.values() for name in kind.options}
+    location, options = split_options(text, known)
     for kind in SOURCES.values():
-        if kind.matches(path):
-            return kind.open(path)
-    raise DataError(f"{location}: is no source of images; expected {expected}")
+        if kind.matches(location):
+            return kind.open(location, **_values(text, kind, options))
+    expected = " or ".join(kind.expects for kind in SOURCES.values())
+    if not is_remote(location) and not Path(location).exists():
+        raise DataError(f"{text}: does not exist; expected {expected}")
+    raise DataError(f"{text}: is no source of images; expected {expected}")
 
 
-__all__ = ["SOURCES", "BadImage", "Source", "Subset", "first", "open_source"]
+def _values(text: str, kind: Kind, options: Mapping[str, str]) -> dict[str, Any]:
+    values = {}
+    for name, given in options.items():
+        if name not in kind.options:
+            takes = ", ".join(kind.options) or "none"
+            raise DataError(f"{text}: {kind.expects} has no option '{name}'; its options: {takes}")
+        try:
+            values[name] = kind.options[name](given)
+        except ValueError as error:
+            raise DataError(f"{text}: option '{name}': {error}") from None
+    return values
+
+
+__all__ = ["SOURCES", "BadImage", "Draws", "Kind", "Source", "Subset", "first", "open_source"]

@@ -5,10 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from selfsight.data.draws import Indices
+from selfsight.data.order import Order
 from selfsight.errors import DataError, nearest
 
 
@@ -20,11 +23,23 @@ class BadImage:
     reason: str
 
 
-class Source(ABC):
-    """An ordered set of samples with random access.
+class Draws(NamedTuple):
+    """Samples at some positions of an epoch, and how often each came before in it (0 but in mixtures that repeat)."""
 
-    `location` is what the user gave. `keys` names every sample, unique within the source. `labels` are class indices into
-    `classes`, or None for a source without labels. `rejected` lists files that are no images and so are no samples.
+    indices: Indices
+    occurrences: Indices
+
+
+class Source(ABC):
+    """An ordered set of samples with random access; picklable, for workers that are spawned.
+
+    `location` is what the user gave. `keys` names every sample, unique within the source; it may be read lazily from a file.
+    `labels` are class indices into `classes`, or None for a source without labels. `rejected` lists files that are no images
+    and so are no samples.
+
+    `blocks` holds the first sample of each run of samples that is best read as a whole (a shard, a row group, a stretch of
+    video), ascending from 0; None where any order costs the same. An epoch then takes the blocks in random order and mixes the
+    samples of `window` blocks at a time.
     """
 
     location: str
@@ -32,6 +47,8 @@ class Source(ABC):
     labels: npt.NDArray[np.int64] | None
     classes: tuple[str, ...]
     rejected: Sequence[BadImage] = ()
+    blocks: Indices | None = None
+    window: int = 1
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -54,6 +71,34 @@ class Source(ABC):
             raise DataError(f"--group-by {name!r}: {self.location} has no such column. {known}")
         return self.column(name)
 
+    def draws(self, seed: int, epoch: int, positions: Indices) -> Draws:
+        """What stands at `positions` (0 to len - 1) of an epoch, a function of the arguments alone."""
+        order = Order(len(self), self.blocks, self.window)
+        return Draws(order.at(seed, epoch, positions), np.zeros(len(positions), dtype=np.int64))
+
+    def expect(self, indices: Indices) -> None:
+        """These samples will be asked for soon; a source that is far away may begin to fetch them."""
+        return
+
+
+class Picked(Sequence[str]):
+    """Some of the keys of a source, read when asked for."""
+
+    def __init__(self, keys: Sequence[str], indices: Indices) -> None:
+        self._keys, self._indices = keys, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[str]: ...
+    def __getitem__(self, place: int | slice) -> str | Sequence[str]:
+        if isinstance(place, slice):
+            return Picked(self._keys, self._indices[place])
+        return self._keys[int(self._indices[place])]
+
 
 class Subset(Source):
     """Some samples of a source, in the order of `indices`."""
@@ -62,10 +107,15 @@ class Subset(Source):
         self.source = source
         self.indices = indices
         self.location = source.location
-        self.keys = [source.keys[i] for i in indices]
+        self.keys = Picked(source.keys, indices)
         self.labels = None if source.labels is None else source.labels[indices]
         self.classes = source.classes
         self.rejected = source.rejected
+        self.window = source.window
+        if source.blocks is not None and np.all(np.diff(indices) > 0):
+            # Blocks of which no sample is left have the same start as the next one.
+            starts = np.searchsorted(indices, source.blocks)
+            self.blocks = np.unique(starts[starts < len(indices)])
 
     def image_bytes(self, index: int) -> bytes:
         return self.source.image_bytes(int(self.indices[index]))
@@ -75,6 +125,9 @@ class Subset(Source):
 
     def column(self, name: str) -> npt.NDArray[np.str_]:
         return self.source.column(name)[self.indices]
+
+    def expect(self, indices: Indices) -> None:
+        self.source.expect(self.indices[indices])
 
 
 def first(source: Source, limit: int | None) -> Source:

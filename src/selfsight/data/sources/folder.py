@@ -26,9 +26,9 @@ class FolderSource(Source):
     else the source is unlabelled. Symbolic links are followed, each real folder once.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.root = path
-        self.location = str(path)
+    def __init__(self, location: str) -> None:
+        path = self.root = Path(location)
+        self.location = location
         files, self.rejected = _walk(path)
         if not files:
             raise DataError(f"{path}: holds no image; expected files such as .jpg or .png, at any depth{_why(self.rejected)}")
@@ -59,8 +59,8 @@ class FolderSource(Source):
         return np.array([key.rpartition("/")[0] for key in self.keys])
 
 
-def matches(path: Path) -> bool:
-    return path.is_dir()
+def matches(location: str) -> bool:
+    return Path(location).is_dir()
 
 
 def _walk(root: Path) -> tuple[list[str], list[BadImage]]:

@@ -19,9 +19,9 @@ from selfsight.errors import DataError
 class ParquetSource(Source):
     """One file, its encoded images in memory. Class names come from the schema metadata (`huggingface` features or `labels`)."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.location = str(path)
+    def __init__(self, location: str) -> None:
+        path = self.path = Path(location)
+        self.location = location
         table = _read(path)
         # Large binary: offsets of plain binary end at 2 GiB.
         self._images = pc.struct_field(table["image"], "bytes").cast(pa.large_binary()).combine_chunks()
@@ -42,8 +42,8 @@ class ParquetSource(Source):
         return np.array([str(v) for v in self._table[name].to_pylist()])
 
 
-def matches(path: Path) -> bool:
-    return path.suffix == ".parquet"
+def matches(location: str) -> bool:
+    return location.endswith(".parquet") and Path(location).is_file()
 
 
 def _read(path: Path) -> pa.Table:
