@@ -9,12 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from selfsight.data.sources.base import BadImage, Source
+from selfsight.data.sources.contents import IMAGES, contents
 from selfsight.errors import DataError
 
-EXTENSIONS = frozenset(
-    f".{name}"
-    for name in ("jpg", "jpeg", "jpe", "jfif", "png", "bmp", "gif", "webp", "tif", "tiff", "ppm", "pgm", "pnm", "avif", "jp2")
-)
 # First bytes of the formats above, for files whose name does not say what they are.
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8", b"II*\0", b"MM\0*", b"P5", b"P6")
 
@@ -60,7 +57,7 @@ class FolderSource(Source):
 
 
 def matches(location: str) -> bool:
-    return Path(location).is_dir()
+    return Path(location).is_dir() and contents(location) in ("images", "nothing")
 
 
 def _walk(root: Path) -> tuple[list[str], list[BadImage]]:
@@ -86,7 +83,7 @@ def _walk(root: Path) -> tuple[list[str], list[BadImage]]:
 def _no_image(path: Path) -> str | None:
     if path.exists() and not path.is_file():
         return "no regular file"  # opening a pipe would wait for its other end
-    if path.suffix.lower() in EXTENSIONS:
+    if path.suffix.lower() in IMAGES:
         return None
     try:
         with path.open("rb") as file:
