@@ -229,16 +229,34 @@ def test_folder_leaves_hidden_files_and_folders_out(tmp_path: Path) -> None:
 
 def test_folder_rejects_what_is_no_image_and_says_why(tmp_path: Path) -> None:
     put(tmp_path / "1.png")
-    put(tmp_path / "sub" / "notes.txt", b"some words")
+    put(tmp_path / "sub" / "notes", b"some words")
     put(tmp_path / "empty", b"")
-    assert sorted(open_source(tmp_path).rejected, key=lambda b: b.key) == [
+    assert open_source(tmp_path).rejected == [
         BadImage("empty", "no image, by its name and first bytes"),
-        BadImage("sub/notes.txt", "no image, by its name and first bytes"),
+        BadImage("sub/notes", "no image, by its name and first bytes"),
     ]
 
 
+def test_folder_says_nothing_of_files_that_lie_beside_images_everywhere(tmp_path: Path) -> None:
+    put(tmp_path / "1.png")
+    for name in ("1.txt", "1.json", "labels.CSV", "Thumbs.db", "desktop.ini", "clip.mp4", "part.parquet", ".DS_Store"):
+        put(tmp_path / name, b"something")
+    source = open_source(tmp_path)
+    assert list(source.keys) == ["1.png"]
+    assert source.rejected == []
+
+
+def test_folder_lists_a_thousand_rejected_files_and_counts_the_rest(tmp_path: Path) -> None:
+    put(tmp_path / "1.png")
+    for number in range(1234):
+        put(tmp_path / f"{number:04d}.odd", b"words")
+    found = open_source(tmp_path).rejected
+    assert len({bad.key for bad in found[:-1]}) == 1000
+    assert found[-1] == BadImage("...", "234 more files were left out; 1000 are listed")
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM"])
-@pytest.mark.parametrize("name", ["bare", "download.dat", "photo.txt"])
+@pytest.mark.parametrize("name", ["bare", "download.dat", "photo.original"])
 def test_folder_knows_an_image_without_its_extension(tmp_path: Path, name: str, kind: str) -> None:
     put(tmp_path / name, encoded(40, kind))
     source = open_source(tmp_path)
@@ -265,7 +283,10 @@ def test_folder_without_images_is_an_error_that_names_what_was_found(tmp_path: P
         open_source(tmp_path)
     assert str(error.value) == f"{tmp_path}: holds no image; expected files such as .jpg or .png, at any depth"
     put(tmp_path / "sub" / "notes.txt", b"words")
-    with pytest.raises(DataError, match=r"\(1 other files, first: sub/notes.txt: no image, by its name and first bytes\)"):
+    with pytest.raises(DataError, match=r"at any depth \(1 files of other kinds\)$"):
+        open_source(tmp_path)
+    put(tmp_path / "sub" / "notes", b"words")
+    with pytest.raises(DataError, match=r"\(2 other files, first: sub/notes: no image, by its name and first bytes\)$"):
         open_source(tmp_path)
 
 

@@ -52,7 +52,7 @@ class Index:
 
 
 class Keys(Sequence[str]):
-    """Texts of an index; a slice is a view. Bytes that are no UTF-8 are shown as `\\xff`."""
+    """Names of samples in an index, read when asked for; a slice is a view of the same."""
 
     def __init__(self, index: Index, name: str, places: range) -> None:
         self._index, self._name, self._places = index, name, places
@@ -66,18 +66,23 @@ class Keys(Sequence[str]):
     def __getitem__(self, place: slice) -> Sequence[str]: ...
     def __getitem__(self, place: int | slice) -> str | Sequence[str]:
         if isinstance(place, slice):
-            return Keys(self._index, self._name, self._places[place])
-        return shown(self._index[self._name][self._places[place]].as_py())
+            return type(self)(self._index, self._name, self._places[place])
+        return self._one(self._places[place])
 
     def __iter__(self) -> Iterator[str]:
         for start in range(0, len(self), _CHUNK):
             places = self._places[start : start + _CHUNK]
-            taken = self._index[self._name].take(pa.array(np.arange(places.start, places.stop, places.step)))
-            yield from map(shown, taken.to_pylist())
+            yield from self._many(pa.array(np.arange(places.start, places.stop, places.step)))
+
+    def _one(self, row: int) -> str:
+        return shown(self._index[self._name][row].as_py())
+
+    def _many(self, rows: pa.Array) -> list[str]:
+        return [shown(name) for name in self._index[self._name].take(rows).to_pylist()]
 
 
 def shown(name: str | bytes) -> str:
-    """A name as text that can be printed and written to JSON."""
+    """A name as text that can be printed and written to JSON: bytes that are no UTF-8 as `\\xff`."""
     return name if isinstance(name, str) else name.decode("utf-8", "backslashreplace")
 
 
@@ -96,7 +101,10 @@ def open_or_build(subject: Sequence[str], fresh: Callable[[Index], bool], build:
         path = _write(folder, name, columns)
     except OSError:
         return Index(columns)
-    return _mapped(path) or Index(columns)
+    index = _mapped(path) or Index(columns)
+    del columns
+    pa.default_memory_pool().release_unused()
+    return index
 
 
 def _newest(folder: Path, name: str) -> Index | None:

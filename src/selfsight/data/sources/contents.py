@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -54,9 +54,17 @@ def _names(root: str) -> Iterator[str]:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
-                    if entry.is_dir():
+                    if is_safely(entry.is_dir):
                         waiting.append(entry.path)
                     else:
                         yield entry.name
         except OSError:
             continue
+
+
+def is_safely(test: Callable[[], bool]) -> bool:
+    """`entry.is_dir` or `entry.is_file`, which raise for a link to itself."""
+    try:
+        return test()
+    except OSError:
+        return False
