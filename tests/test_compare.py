@@ -31,7 +31,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[results.Results, Path]:
     at = tmp_path_factory.mktemp("compare")
     data = pictures.folder(at / "data", 160, classes=4)
-    (data / "bricks" / "notes.txt").write_text("no image")
+    (data / "bricks" / "notes").write_text("no image")
     (data / "bricks" / "broken.png").write_bytes(b"\x89PNG broken")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SELFSIGHT_CACHE", str(at / "cache"))
@@ -49,7 +49,7 @@ def test_folder_holds_everything_that_the_report_needs(compared: tuple[results.R
 def test_bad_files_are_listed_with_their_reason_and_counted(compared: tuple[results.Results, Path]) -> None:
     found, out = compared
     rows = {row["key"]: row["reason"] for row in map(json.loads, (out / "bad_images.jsonl").read_text().splitlines())}
-    assert rows.keys() == {"bricks/notes.txt", "bricks/broken.png"}
+    assert rows.keys() == {"bricks/notes", "bricks/broken.png"}
     assert found.data.bad_images == 2
     assert found.data.n_train + found.data.n_test == 160
 

@@ -438,7 +438,7 @@ def test_bad_images_are_skipped_listed_once_and_counted(tmp_path: Path) -> None:
     (tmp_path / "drawn" / "train").rename(data)
     (data / "dots" / "broken.png").write_bytes(b"no picture")
     (data / "rings" / "empty.jpg").write_bytes(b"")
-    (data / "notes.txt").write_text("words")
+    (data / "notes").write_text("words")
     summary = train(data, tmp_path / "run", epochs=4, over={"batch_size": 6})
     assert summary["step"] == 12
     assert summary["bad_images"] == 3
@@ -446,7 +446,7 @@ def test_bad_images_are_skipped_listed_once_and_counted(tmp_path: Path) -> None:
     assert {row["key"]: row["reason"] for row in rows} == {
         "dots/broken.png": "no known image format",
         "rings/empty.jpg": "empty file",
-        "notes.txt": "no image, by its name and first bytes",
+        "notes": "no image, by its name and first bytes",
     }
     assert len(rows) == 3
 

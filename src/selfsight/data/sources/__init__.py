@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from selfsight.data.sources import folder, parquet
+from selfsight.data.sources import folder, parquet, shards
 from selfsight.data.sources.base import BadImage, Draws, Source, Subset, first
-from selfsight.data.sources.location import is_remote, split_options
+from selfsight.data.sources.location import is_remote, split_options, whole
+from selfsight.data.sources.shard_cache import positive
 from selfsight.errors import DataError
 
 Option = Callable[[str], Any]
@@ -30,7 +31,13 @@ class Kind(NamedTuple):
 
 SOURCES: dict[str, Kind] = {
     "folder": Kind(folder.matches, folder.FolderSource, "a folder of images"),
-    "parquet": Kind(parquet.matches, parquet.ParquetSource, "a .parquet file with image.bytes"),
+    "parquet": Kind(parquet.matches, parquet.ParquetSource, "a .parquet file with image.bytes", {"cache_mb": whole(1)}),
+    "shards": Kind(
+        shards.matches,
+        shards.ShardSource,
+        "tar shards",
+        {"image": shards.extension, "window": whole(1), "cache_gb": positive},
+    ),
 }
 """In the order in which they are asked."""
 

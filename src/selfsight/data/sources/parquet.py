@@ -1,8 +1,8 @@
-"""A Parquet file in the Hugging Face layout: `image` as a struct of bytes and path, maybe `label`, maybe other columns."""
+"""Parquet files in the Hugging Face layout: `image` as a struct of bytes and path, or as bytes; maybe `label`, maybe others."""
 
 from __future__ import annotations
 
-import json
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -10,98 +10,102 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from selfsight.data.sources.base import Source
-from selfsight.errors import DataError
+from selfsight.data.index import open_or_build, shown
+from selfsight.data.sources import parquet_index
+from selfsight.data.sources.contents import contents
+from selfsight.data.sources.indexed import IndexedSource
 
 
-class ParquetSource(Source):
-    """One file, its encoded images in memory. Class names come from the schema metadata (`huggingface` features or `labels`)."""
+class ParquetSource(IndexedSource):
+    """One file, the files of a folder, or those of a pattern such as `train-*.parquet`. Class names stand in the metadata.
 
-    def __init__(self, location: str) -> None:
-        path = self.path = Path(location)
-        self.location = location
-        table = _read(path)
-        # Large binary: offsets of plain binary end at 2 GiB.
-        self._images = pc.struct_field(table["image"], "bytes").cast(pa.large_binary()).combine_chunks()
-        self.keys = _keys(table)
-        self._table = table.drop_columns([c for c in ("image", "label") if c in table.column_names])
-        self.labels, self.classes = _labels(table, path)
+    Opening reads keys and labels alone. Images are read by row group, when one of the group is asked for; each process keeps
+    those it used last, up to `cache_mb`. Where that does not hold them all, an epoch goes through as many groups at a time as it
+    does hold.
+    """
+
+    def __init__(self, location: str, cache_mb: int = 256) -> None:
+        files = parquet_index.files_at(location)
+        index = open_or_build(
+            ["parquet", "1", str(Path(location).absolute())],
+            fresh=lambda index: parquet_index.unchanged(files, index),
+            build=lambda: parquet_index.columns(location, files),
+        )
+        super().__init__(location, index)
+        with parquet_index.opened(index["file"][int(index.numbers("group_file")[0])].as_py()) as file:
+            self._layout = parquet_index.layout_of(file.schema_arrow, location)
+        self._groups = Groups(cache_mb * 2**20)
+        sizes = index.numbers("group_bytes")
+        if sizes.sum() > self._groups.budget:
+            self.blocks = index.numbers("group_start")[:-1]
+            self.window = max(1, int(self._groups.budget // sizes.max()))
 
     def image_bytes(self, index: int) -> bytes:
-        value = self._images[index].as_py()
+        starts = self.index.numbers("group_start")
+        group = int(np.searchsorted(starts, index, side="right")) - 1
+        images = self._groups.get(group)
+        if images is None:
+            images = self._read(group, int(starts[group + 1] - starts[group]))
+            self._groups.keep(group, images)
+        value = images[index - int(starts[group])].as_py()
         if value is None:
             raise OSError("no bytes in this row")
-        return bytes(value)
+        return value
+
+    def _read(self, group: int, rows: int) -> pa.Array:
+        """The images of a row group."""
+        path = self.index["file"][int(self.index.numbers("group_file")[group])].as_py()
+        number = int(self.index.numbers("group_number")[group])
+        try:
+            with parquet_index.opened(path) as file:
+                # Workers are processes: more threads in each would only get in each other's way.
+                column = file.read_row_group(number, [self._layout.image], use_threads=False).column(0)
+        except OSError as error:
+            raise OSError(f"row group {number} of {shown(path)}: {error}") from None
+        if pa.types.is_struct(column.type):
+            column = pc.struct_field(column, "bytes")
+        if len(column) != rows:
+            raise OSError(f"{shown(path)} has changed since it was opened")
+        # Large binary: offsets of plain binary end at 2 GiB.
+        return pa.concat_arrays(column.cast(pa.large_binary()).chunks)
 
     def columns(self) -> tuple[str, ...]:
-        return tuple(self._table.column_names)
+        return self._layout.others
 
     def column(self, name: str) -> npt.NDArray[np.str_]:
-        return np.array([str(v) for v in self._table[name].to_pylist()])
+        values: list[str] = []
+        for path in self.index["file"].take(pc.unique(self.index["group_file"])).to_pylist():
+            with parquet_index.opened(path) as file:
+                values += map(str, file.read([name])[name].to_pylist())
+        return np.array(values)
+
+
+class Groups:
+    """Row groups by number, those used last, up to `budget` bytes; at least one. Pickled empty."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self._kept: OrderedDict[int, pa.Array] = OrderedDict()
+
+    def get(self, number: int) -> pa.Array | None:
+        found = self._kept.pop(number, None)
+        if found is not None:
+            self._kept[number] = found
+        return found
+
+    def keep(self, number: int, images: pa.Array) -> None:
+        self._kept[number] = images
+        while len(self._kept) > 1 and sum(group.nbytes for group in self._kept.values()) > self.budget:
+            self._kept.popitem(last=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Groups, (self.budget,)
 
 
 def matches(location: str) -> bool:
-    return location.endswith(".parquet") and Path(location).is_file()
-
-
-def _read(path: Path) -> pa.Table:
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: is no readable Parquet file ({str(error).splitlines()[0]})") from None
-    if "image" not in table.column_names:
-        raise DataError(f"{path}: has no column 'image' but {', '.join(table.column_names)}; expected image.bytes, image.path")
-    kind = table.schema.field("image").type
-    if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
-        raise DataError(f"{path}: column 'image' is {kind}; expected a struct with a field 'bytes' of encoded images")
-    if table.num_rows == 0:
-        raise DataError(f"{path}: holds no rows; expected at least one image")
-    return table
-
-
-def _keys(table: pa.Table) -> list[str]:
-    """`image.path` where it names every row uniquely, else the row number."""
-    kind = table.schema.field("image").type
-    if kind.get_field_index("path") >= 0:
-        paths = pc.struct_field(table["image"], "path").to_pylist()
-        if all(paths) and len(set(paths)) == len(paths):
-            return [str(p) for p in paths]
-    return [str(row) for row in range(table.num_rows)]
-
-
-def _labels(table: pa.Table, path: Path) -> tuple[npt.NDArray[np.int64] | None, tuple[str, ...]]:
-    if "label" not in table.column_names:
-        return None, ()
-    column = table["label"]
-    if column.null_count == len(column) or (pa.types.is_integer(column.type) and pc.max(column).as_py() == -1):
-        return None, ()  # Hugging Face's way to say that there is no label
-    if column.null_count:
-        raise DataError(f"{path}: column 'label' has {column.null_count} empty values; expected a class in each row")
-    if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type):
-        texts = np.array([str(v) for v in column.to_pylist()])
-        found, numbers = np.unique(texts, return_inverse=True)
-        return numbers.astype(np.int64), tuple(str(name) for name in found)
-    if not pa.types.is_integer(column.type):
-        raise DataError(f"{path}: column 'label' is {column.type}; expected class numbers or names")
-    labels = column.to_numpy().astype(np.int64)
-    if labels.min() < 0:
-        raise DataError(f"{path}: column 'label' holds {labels.min()}; expected class numbers from 0")
-    names = _class_names(table.schema.metadata or {})
-    if not names:
-        return labels, tuple(str(number) for number in range(int(labels.max()) + 1))
-    if labels.max() >= len(names):
-        raise DataError(f"{path}: label {labels.max()} has no name; the metadata names {len(names)} classes")
-    return labels, names
-
-
-def _class_names(metadata: dict[bytes, bytes]) -> tuple[str, ...]:
-    if b"huggingface" in metadata:
-        info: dict[str, Any] = json.loads(metadata[b"huggingface"])
-        label = info.get("info", {}).get("features", {}).get("label", {})
-        if label.get("names"):
-            return tuple(label["names"])
-    if b"labels" in metadata:
-        return tuple(metadata[b"labels"].decode().split(","))
-    return ()
+    if Path(location).is_dir():
+        return contents(location) == "parquet"
+    if parquet_index.is_pattern(location):
+        return location.endswith(".parquet") and bool(parquet_index.files_at(location))
+    return location.lower().endswith(".parquet") and Path(location).is_file()
