@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pictures import tar
 from selfsight.data.decode import decode
 from selfsight.data.loader import read_image
 from selfsight.data.sources import SOURCES, BadImage, Source, Subset, first, open_source
@@ -56,7 +58,14 @@ def _parquet(tmp: Path) -> Path:
     return parquet(tmp / "set.parquet", {"labels": ",".join(CLASSES)}, image=images(len(LABELS)), label=LABELS, site=sites)
 
 
-BUILDERS: dict[str, Callable[[Path], Path]] = {"folder": _folder, "parquet": _parquet}
+def _shards(tmp: Path) -> Path:
+    for number, part in enumerate((slice(0, 4), slice(4, 7))):
+        names = [f"{CLASSES[label]}/{i}.png" for i, label in enumerate(LABELS)][part]
+        tar(tmp / "set" / f"{number}.tar", {name: encoded(10 * int(name[-5])) for name in names})
+    return tmp / "set"
+
+
+BUILDERS: dict[str, Callable[[Path], Path]] = {"folder": _folder, "parquet": _parquet, "shards": _shards}
 """For each kind of source a set of seven labelled images in two classes."""
 
 
@@ -151,7 +160,8 @@ def test_an_unknown_column_names_the_nearest(source: Source) -> None:
 
 
 def test_what_is_no_source_says_what_would_be_one(tmp_path: Path) -> None:
-    expected = "expected a folder of images or a .parquet file with image.bytes"
+    expected = "expected " + re.escape(" or ".join(kind.expects for kind in SOURCES.values()))
+    assert expected.startswith("expected a\\ folder\\ of\\ images\\ or\\ ")
     with pytest.raises(DataError, match=f"nowhere: does not exist; {expected}"):
         open_source(tmp_path / "nowhere")
     with pytest.raises(DataError, match=f"notes.txt: is no source of images; {expected}"):
