@@ -20,9 +20,12 @@ from torchvision.transforms.v2 import functional as tv
 
 from selfsight.data import draws as numbers
 from selfsight.data import photometry
-from selfsight.data.loader import ViewBatch, batch_at, image_batches, make_views, view_batches
+from selfsight.data.decode import DecodeSettings
+from selfsight.data.loader import ViewBatch, batch_at, image_batches, view_batches
+from selfsight.data.multicrop import cut_views, finish_views, plan_views
+from selfsight.data.opening import OpenedImage, open_image
 from selfsight.data.sources import Source, open_source
-from selfsight.data.views import Photometry, ViewSettings, crop_box, cut, draw_photometry
+from selfsight.data.views import Photometry, ViewSettings, crop_boxes, cut, draw_photometry
 from selfsight.data.views import view_uniforms as uniforms
 
 
@@ -36,7 +39,7 @@ def one_thread() -> None:
 
 def test_uniforms_are_uniform_in_every_column() -> None:
     u = uniforms(3, 1, range(5000), 0, 2)
-    assert u.shape == (5000, 33)
+    assert u.shape == (5000, 41)
     assert u.min() >= 0
     assert u.max() < 1
     p = [stats.kstest(u[:, column], "uniform").pvalue for column in range(u.shape[1])]
@@ -67,7 +70,7 @@ def test_uniforms_change_with_each_thing_they_are_a_function_of(changed: str) ->
 
     np.testing.assert_array_equal(draw(), draw())
     rows = [draw(**{changed: value}) for value in range(50)]
-    assert len(np.unique(np.array(rows))) == 50 * 33
+    assert len(np.unique(np.array(rows))) == 50 * 41
 
 
 def test_uniforms_tell_every_combination_apart() -> None:
@@ -110,7 +113,7 @@ def test_crops_are_distributed_like_those_of_torchvision(scale: tuple[float, flo
     for _ in range(count):
         top, left, h, w = RandomResizedCrop.get_params(picture, list(scale), [3 / 4, 4 / 3])
         theirs.append((left, top, left + w, top + h))
-    ours = [crop_box(u, width, height, scale) for u in uniforms(0, 0, range(count), 0, 0)]
+    ours = crop_boxes(uniforms(0, 0, range(count), 0, 0), np.full(count, width), np.full(count, height), scale)
     deciles = np.linspace(0.1, 0.9, 9)
 
     def quantiles(boxes: Sequence[tuple[int, int, int, int]]) -> dict[str, np.ndarray]:
@@ -132,23 +135,40 @@ def test_crops_are_distributed_like_those_of_torchvision(scale: tuple[float, flo
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 1000), (1000, 1), (3, 500), (32, 32), (2000, 100), (7, 8)])
 @pytest.mark.parametrize("scale", [(0.4, 1.0), (0.05, 0.4), (1.0, 1.0)])
 def test_crops_lie_inside_the_image_whatever_its_shape(width: int, height: int, scale: tuple[float, float]) -> None:
-    for u in uniforms(1, 0, range(300), 0, 0):
-        left, top, right, bottom = crop_box(u, width, height, scale)
+    boxes = crop_boxes(uniforms(1, 0, range(300), 0, 0), np.full(300, width), np.full(300, height), scale)
+    for left, top, right, bottom in boxes.tolist():
         assert 0 <= left < right <= width
         assert 0 <= top < bottom <= height
 
 
 @pytest.mark.parametrize(("width", "height", "box"), [(1000, 90, (440, 0, 560, 90)), (90, 1000, (0, 440, 90, 560))])
 def test_an_image_too_narrow_for_any_try_is_cut_in_the_middle(width: int, height: int, box: tuple[int, ...]) -> None:
-    assert crop_box(uniforms(0, 0, [0], 0, 0)[0], width, height, (0.9, 1.0)) == box
+    found = crop_boxes(uniforms(0, 0, [0], 0, 0), np.array([width]), np.array([height]), (0.9, 1.0))
+    assert tuple(found[0].tolist()) == box
 
 
-def test_a_cut_is_the_box_resized_with_pillows_bicubic() -> None:
-    """As torchvision's `resized_crop`: cut first, so that no pixel from outside the box shines in."""
+@pytest.mark.parametrize(
+    ("box", "size"), [((5, 3, 29, 27), 12), ((0, 0, 40, 30), 16), ((5, 3, 17, 15), 12), ((8, 8, 14, 13), 20)]
+)
+def test_a_cut_is_the_box_resized_with_pillows_bicubic(box: tuple[int, ...], size: int) -> None:
+    """As torchvision's `resized_crop`: cut first, so that no pixel from outside the box shines in; within one level."""
     image = picture(0, (40, 30))
-    expected = image.crop((5, 3, 29, 27)).resize((12, 12), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(cut(image, (5, 3, 29, 27), 12), np.asarray(expected))
-    np.testing.assert_array_equal(cut(image, (5, 3, 17, 15), 12), np.asarray(image.crop((5, 3, 17, 15))))
+    expected = np.asarray(image.crop(box).resize((size, size), Image.Resampling.BICUBIC)).astype(int)
+    found = cut(np.array(image), box, size)
+    assert found.dtype == torch.uint8
+    assert found.shape == (3, size, size)
+    assert np.abs(found.permute(1, 2, 0).numpy().astype(int) - expected).max() <= 1
+
+
+def test_a_cut_of_many_channels_keeps_fractions_of_a_level_and_stays_in_range() -> None:
+    pixels = np.random.default_rng(0).uniform(0, 255, (30, 40, 6)).astype(np.float32)
+    found = cut(pixels, (5, 3, 29, 27), 12)
+    assert (found.dtype, found.shape) == (torch.float32, (6, 12, 12))
+    assert found.min() >= 0
+    assert found.max() <= 255
+    for channel in range(6):
+        plane = Image.fromarray(pixels[:, :, channel], "F").crop((5, 3, 29, 27)).resize((12, 12), Image.Resampling.BICUBIC)
+        np.testing.assert_allclose(found[channel], np.clip(np.asarray(plane), 0, 255), atol=2e-3)
 
 
 # --- what is drawn --------------------------------------------------------------------------------------------------
@@ -156,7 +176,7 @@ def test_a_cut_is_the_box_resized_with_pillows_bicubic() -> None:
 
 def test_probabilities_of_each_change_are_those_of_the_settings() -> None:
     """A share of 4,000 draws has a standard error below 0.008; 0.03 is allowed."""
-    settings, count = ViewSettings(vertical_flip=True), 4000
+    settings, count = ViewSettings(vertical_flip=0.5), 4000
 
     def share(values: np.ndarray) -> float:
         return float(np.mean(values))
@@ -204,7 +224,9 @@ PLAIN = ViewSettings(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 def drawn(count: int, **values: Sequence[float] | np.ndarray) -> Photometry:
     """Draws of `count` views that change nothing but what is given."""
     neutral = {"flip": False, "vertical": False, "grey": False, "solarize": False, "hue": 0.0, "sigma": 0.0, "order": 0}
+    neutral |= {"quarters": 0}
     columns = {f.name: np.full(count, neutral.get(f.name, 1.0)) for f in fields(Photometry)}
+    columns["stain"] = np.zeros((count, 6))
     return replace(Photometry(**columns), **{name: np.asarray(value) for name, value in values.items()})
 
 
@@ -233,6 +255,43 @@ def test_the_input_is_not_changed() -> None:
     before = pixels.clone()
     applied(pixels, drawn(2, flip=[True, False], sigma=[1.0, 0.0], brightness=[0.5, 1.5]))
     assert torch.equal(pixels, before)
+
+
+def test_quarter_turns_come_before_flips() -> None:
+    pixels = views(5)
+    x = pixels.numpy() / 255
+    found = applied(pixels, drawn(5, quarters=[0, 1, 2, 3, 1], flip=[False] * 4 + [True]))
+    expected = [np.rot90(x[i], k, (1, 2)) for i, k in enumerate([0, 1, 2, 3, 1])]
+    expected[4] = expected[4][:, :, ::-1]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_other_than_three_channels_know_brightness_and_contrast_alone() -> None:
+    settings = ViewSettings(read=DecodeSettings(channels=5), mean=(0.0,) * 5, std=(1.0,) * 5)
+    pixels = torch.from_numpy(np.random.default_rng(2).uniform(90, 160, (3, 5, 12, 12)).astype(np.float32))
+    draws = drawn(
+        3, brightness=[1.2, 1, 1], contrast=[1, 0.7, 1], saturation=[0.5] * 3, hue=[0.1] * 3, grey=[True] * 3, order=[0] * 3
+    )
+    x = pixels.double().numpy() / 255
+    found = applied(pixels, draws, settings)
+    np.testing.assert_allclose(found[0], 1.2 * x[0], atol=1e-5)
+    np.testing.assert_allclose(found[1], 0.7 * x[1] + 0.3 * x[1].mean(), atol=1e-5)
+    np.testing.assert_allclose(found[2], x[2], atol=1e-5)
+
+
+def test_stain_changes_the_optical_density_of_each_stain() -> None:
+    """Against the definition, a pixel at a time in float64: OD = stains x amounts; amounts a -> a (1 + alpha) + beta."""
+    settings = PLAIN.model_copy(update={"stain": 0.1})
+    pixels = views(2, 60, 250, size=6)
+    stain = np.array([[0.1, -0.05, 0.02, 0.01, 0.02, -0.01], [0.0] * 6])
+    found = applied(pixels, drawn(2, stain=stain), settings)
+    vectors = np.array([(0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78)])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    for y, x in itertools.product(range(6), repeat=2):
+        amounts = -np.log((pixels[0, :, y, x].numpy() + 1.0) / 256) @ np.linalg.inv(vectors)
+        expected = 256 * np.exp(-(amounts * (1 + stain[0, :3]) + stain[0, 3:]) @ vectors) - 1
+        np.testing.assert_allclose(found[0, :, y, x] * 255, np.clip(expected, 0, 255), atol=0.02)
+    np.testing.assert_allclose(found[1], pixels[1].numpy() / 255, atol=1e-5)
 
 
 def test_flips_turn_only_the_views_that_drew_them() -> None:
@@ -381,7 +440,13 @@ def batches(source: Source, start: int = 0, stop: int = 6, workers: int = 0, fin
     return list(view_batches(source, SMALL, batch_size=4, seed=9, start=start, stop=stop, workers=workers, finish=finish))
 
 
-def same(a: Sequence[ViewBatch], b: Sequence[ViewBatch]) -> None:
+def opened(image: Image.Image, kind: str = "PNG", **options: object) -> OpenedImage:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return open_image(file.getvalue())
+
+
+def assert_same(a: Sequence[ViewBatch], b: Sequence[ViewBatch]) -> None:
     assert len(a) == len(b)
     for x, y in zip(a, b, strict=True):
         assert x.size == y.size
@@ -459,12 +524,12 @@ def test_without_local_views_there_are_only_global_ones(source: Source) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_views_are_the_same_bits_whatever_the_number_of_workers(source: Source, workers: int) -> None:
-    same(batches(source, workers=workers), batches(source))
+    assert_same(batches(source, workers=workers), batches(source))
 
 
 @pytest.mark.parametrize("start", [1, 2, 5])
 def test_views_are_the_same_bits_from_any_step_on(source: Source, start: int) -> None:
-    same(batches(source, start=start), batches(source)[start:])
+    assert_same(batches(source, start=start), batches(source)[start:])
 
 
 def test_views_finished_by_the_worker_or_by_the_trainer_are_the_same_bits(source: Source) -> None:
@@ -476,9 +541,10 @@ def test_views_finished_by_the_worker_or_by_the_trainer_are_the_same_bits(source
 
 
 def test_cuts_of_an_image_do_not_depend_on_its_batch() -> None:
-    together, _ = make_views([picture(i) for i in range(3)], [4, 5, 6], 0, 2, SMALL)
-    alone, _ = make_views([picture(1)], [5], 0, 2, SMALL)
-    for several, one in zip(together, alone, strict=True):
+    images = [opened(picture(i)) for i in range(3)]
+    together = cut_views(images, plan_views(images, [4, 5, 6], 0, 2, SMALL), SMALL)
+    alone = cut_views(images[1:2], plan_views(images[1:2], [5], 0, 2, SMALL), SMALL)
+    for several, one in zip(together.crops, alone.crops, strict=True):
         assert torch.equal(several[1::3], one)
 
 
@@ -490,9 +556,10 @@ def test_views_follow_the_slow_way_from_bytes_to_pixels(source: Source) -> None:
         image = Image.open(io.BytesIO(source.image_bytes(int(index))))
         u = uniforms(9, epoch, [int(index)], 0, view)
         size = SMALL.size(view)
-        crop = cut(image, crop_box(u[0], image.width, image.height, SMALL.scale(view)), size)
+        (box,) = crop_boxes(u, np.array([image.width]), np.array([image.height]), SMALL.scale(view))
+        crop = cut(np.array(image), box.tolist(), size).numpy()
         draws = draw_photometry(u, view, SMALL)
-        expected = _slow(crop.transpose(2, 0, 1), draws, 0)
+        expected = _slow(crop, draws, 0)
         mean, std = np.array(SMALL.mean)[:, None, None], np.array(SMALL.std)[:, None, None]
         row = place + 4 * (view if view < 2 else view - 2)
         found = batch.views[0 if view < 2 else 1][row].numpy() * std + mean
@@ -521,6 +588,61 @@ def test_a_batch_of_bad_samples_alone_is_empty_and_says_so(tmp_path: Path) -> No
         (tmp_path / f"{i}.png").write_bytes(b"no picture")
     batch = batches(open_source(tmp_path), stop=1)[0]
     assert (batch.views, batch.size, len(batch.bad)) == ([], 0, 4)
+
+
+def test_an_image_that_breaks_while_decoding_is_left_out_of_cut_and_finished_views() -> None:
+    """Its head is whole, so its size is known, but the data end early."""
+    file = io.BytesIO()
+    picture(3, (90, 70)).save(file, "JPEG")
+    images = [opened(picture(i)) for i in range(9)]
+    images[2] = images[5] = open_image(file.getvalue()[:-300])
+    plan = plan_views(images, range(9), 0, 0, SMALL)
+    whole = [i for i in range(9) if i not in (2, 5)]
+    expected = finish_views([images[i] for i in whole], plan_views([images[i] for i in whole], whole, 0, 0, SMALL), SMALL)
+    raw = cut_views(images, plan, SMALL)
+    coloured = [photometry.apply(v, d, SMALL) for v, d in zip(raw.crops, raw.draws or (), strict=True)]
+    for crops, failed in ((finish_views(images, plan, SMALL).crops, raw.failed), (coloured, raw.failed)):
+        assert sorted(failed) == [2, 5]
+        assert all("truncated" in reason for reason in failed.values())
+        for v, w in zip(crops, expected.crops, strict=True):
+            torch.testing.assert_close(v, w, atol=1e-5, rtol=0)
+
+
+class Spied:
+    """An image that remembers at what fraction of its size it was asked for, and gives no smaller one than `most`."""
+
+    def __init__(self, image: OpenedImage, most: int) -> None:
+        self.image, self.most, self.asked = image, most, list[int]()
+        self.width, self.height = image.width, image.height
+
+    def pixels(self, shrink: int = 1) -> np.ndarray:
+        self.asked.append(shrink)
+        return self.image.pixels(min(shrink, self.most))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_large_images_are_decoded_small_and_look_the_same(kind: str) -> None:
+    """Views of a JPEG decoded at a fraction of its size differ from those of the whole by less than 3 levels in the mean."""
+    image = picture(5, (12, 9)).resize((1600, 1200), Image.Resampling.BICUBIC)
+    found = opened(image, kind, quality=95)
+    settings = SMALL.model_copy(update={"local_size": 16})
+    for seed in range(5):
+        plan = plan_views([found], [seed], seed, 0, settings)
+        small, large = Spied(found, 8), Spied(found, 1)
+        for v, w in zip(cut_views([small], plan, settings).crops, cut_views([large], plan, settings).crops, strict=True):
+            assert (v.float() - w.float()).abs().mean() < 3
+        assert small.asked == [8]
+    assert found.pixels(8).shape == ((150, 200, 3) if kind == "JPEG" else (1200, 1600, 3))
+
+
+def test_no_view_is_enlarged_because_the_image_was_decoded_small() -> None:
+    found = opened(picture(5, (40, 30)).resize((500, 375)), "JPEG")
+    for seed in range(40):
+        plan = plan_views([found], [seed], 0, 0, ViewSettings())
+        spied = Spied(found, 8)
+        cut_views([spied], plan, ViewSettings())
+        sides = (plan.boxes[:, 0, 2:] - plan.boxes[:, 0, :2]).min(1)
+        assert spied.asked[0] <= max(1, min(side / (224 if v < 2 else 96) for v, side in enumerate(sides)))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from selfsight import metrics
-from selfsight.data.loader import read_image
+from selfsight.data.loader import read_picture
 from selfsight.data.sources import BadImage, Source
 from selfsight.data.views import ViewSettings
 from selfsight.encoders.preprocess import Preprocess, plain_crop
@@ -29,7 +29,7 @@ def make_probe(source: Source, views: ViewSettings, seed: int, device: torch.dev
     queries = min(QUERIES, len(order) // 5)
     images, labels, held = [], [], []
     for place, index in enumerate(order):
-        image = read_image(source, int(index))
+        image = read_picture(source, int(index), views.read)
         if not isinstance(image, BadImage):
             images.append(prepare(image))
             labels.append(-1 if source.labels is None else int(source.labels[index]))

@@ -7,7 +7,7 @@ A sample that cannot be read is left out of its batch and reported in it; nothin
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,12 +18,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from selfsight.data import photometry
-from selfsight.data.decode import UndecodableError, decode
-from selfsight.data.draws import Indices
+from selfsight.data.decode import DecodeSettings, Picture, UndecodableError, decode
+from selfsight.data.multichannel import decode_channels
+from selfsight.data.multicrop import cut_views, finish_views, plan_views
+from selfsight.data.opening import OpenedImage, open_image
 from selfsight.data.sources import BadImage, Draws, Source
-from selfsight.data.views import Photometry, ViewSettings, crop_box, cut, draw_photometry, view_uniforms
+from selfsight.data.views import Photometry, ViewSettings
 
 T = TypeVar("T")
+_RGB = DecodeSettings()
 
 
 @dataclass
@@ -71,7 +74,7 @@ class _StepDataset(Dataset[ViewBatch]):
         epoch, drawn = batch_at(self.source, self.seed, step, self.batch_size)
         images, good, bad = [], [], []
         for place, index in enumerate(drawn.indices):
-            image = read_image(self.source, int(index))
+            image = open_sample(self.source, int(index), self.settings.read)
             if isinstance(image, BadImage):
                 bad.append(image)
             else:
@@ -79,35 +82,11 @@ class _StepDataset(Dataset[ViewBatch]):
                 good.append(place)
         if not images:
             return ViewBatch([], None, 0, bad)
-        views, draws = make_views(images, drawn.indices[good], self.seed, epoch, self.settings, drawn.occurrences[good])
-        batch = ViewBatch(views, draws, len(images), bad)
-        if self.finish:
-            batch.views, batch.draws = batch.finished(torch.device("cpu"), self.settings), None
-        return batch
-
-
-def make_views(
-    images: Sequence[Image.Image],
-    indices: Sequence[int] | Indices,
-    seed: int,
-    epoch: int,
-    settings: ViewSettings,
-    occurrences: int | Indices = 0,
-) -> tuple[list[Tensor], list[Photometry]]:
-    """Cut all views of a batch: uint8 [views * B, 3, S, S] by size, and what is to be done to their pixels."""
-    views, draws = [], []
-    for kinds in (range(2), range(2, settings.count)):
-        crops, drawn = [], []
-        for view in kinds:
-            u = view_uniforms(seed, epoch, indices, occurrences, view)
-            drawn.append(draw_photometry(u, view, settings))
-            for row, image in zip(u, images, strict=True):
-                box = crop_box(row, image.width, image.height, settings.scale(view))
-                crops.append(cut(image, box, settings.size(view)))
-        if crops:
-            views.append(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous())
-            draws.append(_joined(drawn))
-    return views, draws
+        samples = drawn.indices[good]
+        plan = plan_views(images, samples, self.seed, epoch, self.settings, drawn.occurrences[good])
+        views = (finish_views if self.finish else cut_views)(images, plan, self.settings)
+        bad += [BadImage(self.source.keys[int(samples[place])], reason) for place, reason in views.failed.items()]
+        return ViewBatch(views.crops, views.draws, len(images) - len(views.failed), bad)
 
 
 def view_batches(
@@ -128,23 +107,23 @@ def view_batches(
 
 
 class _PreparedDataset(Dataset[tuple[int, Any]]):
-    def __init__(self, source: Source, prepare: Callable[[Image.Image], Tensor]) -> None:
-        self.source, self.prepare = source, prepare
+    def __init__(self, source: Source, prepare: Callable[[Picture], Tensor], read: DecodeSettings) -> None:
+        self.source, self.prepare, self.read = source, prepare, read
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> tuple[int, Tensor | BadImage]:
-        image = read_image(self.source, index)
+        image = read_picture(self.source, index, self.read)
         return index, image if isinstance(image, BadImage) else self.prepare(image)
 
 
 def image_batches(
-    source: Source, prepare: Callable[[Image.Image], Tensor], *, batch_size: int, workers: int
+    source: Source, prepare: Callable[[Picture], Tensor], *, batch_size: int, workers: int, read: DecodeSettings = _RGB
 ) -> Iterator[tuple[list[int], Tensor | None, list[BadImage]]]:
     """(indices of the good samples, images [B, ...] or None if all are bad, the bad ones), once through the source in order."""
     loader: DataLoader[Any] = DataLoader(
-        _PreparedDataset(source, prepare),
+        _PreparedDataset(source, prepare, read),
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=_good_and_bad,
@@ -153,10 +132,26 @@ def image_batches(
     yield from loader
 
 
+def open_sample(source: Source, index: int, settings: DecodeSettings = _RGB) -> OpenedImage | BadImage:
+    """The sample with its size known and its pixels still to be decoded, or why it could not be had."""
+    return _attempt(source, index, lambda data: open_image(data, settings))
+
+
 def read_image(source: Source, index: int) -> Image.Image | BadImage:
-    """The decoded sample, or why it could not be had."""
+    """The sample as an RGB picture, or why it could not be had."""
+    return _attempt(source, index, decode)
+
+
+def read_picture(source: Source, index: int, settings: DecodeSettings) -> Picture | BadImage:
+    """The sample with as many channels as the settings say, or why it could not be had."""
+    if settings.channels == 3:
+        return _attempt(source, index, lambda data: decode(data, settings.max_pixels))
+    return _attempt(source, index, lambda data: decode_channels(data, settings))
+
+
+def _attempt(source: Source, index: int, read: Callable[[bytes], T]) -> T | BadImage:
     try:
-        return decode(source.image_bytes(index))
+        return read(source.image_bytes(index))
     except UndecodableError as error:
         return BadImage(source.keys[index], str(error))
     except OSError as error:
@@ -167,12 +162,6 @@ def _good_and_bad(items: list[tuple[int, Tensor | BadImage]]) -> tuple[list[int]
     good = [(index, item) for index, item in items if not isinstance(item, BadImage)]
     bad = [item for _, item in items if isinstance(item, BadImage)]
     return [index for index, _ in good], torch.stack([item for _, item in good]) if good else None, bad
-
-
-def _joined(parts: Sequence[Photometry]) -> Photometry:
-    return Photometry(
-        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in Photometry.__dataclass_fields__}
-    )
 
 
 def _identity(item: T) -> T:

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
-from pydantic import Field
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+from torch.nn import functional
 
 from selfsight.config import Settings
+from selfsight.data.decode import DecodeSettings, Pixels
 from selfsight.data.draws import Floats, Indices, uniforms
 
 # Columns of the uniform numbers drawn for one view. Twenty for ten tries of area and aspect, then one each.
@@ -25,7 +28,8 @@ _TRIES = 10
 _TOP, _LEFT, _FLIP, _JITTER, _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE, _ORDER, _GREY, _BLUR, _SIGMA, _SOLARIZE = range(
     2 * _TRIES, 2 * _TRIES + 13
 )
-_COLUMNS = 2 * _TRIES + 13
+_VERTICAL, _QUARTERS, _STAIN = range(2 * _TRIES + 13, 2 * _TRIES + 16)
+_COLUMNS = _STAIN + 6
 
 
 class ViewSettings(Settings):
@@ -37,18 +41,28 @@ class ViewSettings(Settings):
     local_scale: tuple[float, float] = (0.05, 0.4)
     local_count: int = Field(8, ge=0)
     flip: float = Field(0.5, ge=0, le=1)
-    vertical_flip: bool = False
+    vertical_flip: float = Field(0.0, ge=0, le=1)
+    quarter_turns: bool = False
     jitter: float = Field(0.8, ge=0, le=1)
     brightness: float = Field(0.4, ge=0, le=1)
     contrast: float = Field(0.4, ge=0, le=1)
     saturation: float = Field(0.2, ge=0, le=1)
     hue: float = Field(0.1, ge=0, le=0.5)
     grey: float = Field(0.2, ge=0, le=1)
+    stain: float = Field(0.0, ge=0, le=0.5)
     blur: tuple[float, float, float] = (1.0, 0.1, 0.5)
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize: float = Field(0.2, ge=0, le=1)
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    read: DecodeSettings = DecodeSettings()
+
+    @model_validator(mode="after")
+    def _one_mean_a_channel(self) -> ViewSettings:
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != self.read.channels:
+                raise ValueError(f"{name} has {len(getattr(self, name))} numbers for {self.read.channels} channels")
+        return self
 
     @property
     def count(self) -> int:
@@ -65,11 +79,14 @@ class ViewSettings(Settings):
 class Photometry:
     """What is done to the pixels of n views; each field is one value a view.
 
-    `order` is a permutation index 0..23 of (brightness, contrast, saturation, hue); hue is a share of the full circle.
+    `order` is a permutation index 0..23 of (brightness, contrast, saturation, hue); hue is a share of the full circle;
+    `quarters` counts turns by 90 degrees; `stain` [n, 6] is what is added to the strength of three stains and to their
+    background.
     """
 
     flip: npt.NDArray[np.bool_]
     vertical: npt.NDArray[np.bool_]
+    quarters: npt.NDArray[np.int64]
     brightness: Floats
     contrast: Floats
     saturation: Floats
@@ -78,6 +95,16 @@ class Photometry:
     grey: npt.NDArray[np.bool_]
     sigma: Floats
     solarize: npt.NDArray[np.bool_]
+    stain: Floats
+
+    def rows(self, chosen: Indices | slice) -> Photometry:
+        return Photometry(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
+
+    @staticmethod
+    def joined(parts: Sequence[Photometry]) -> Photometry:
+        return Photometry(
+            **{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Photometry)}
+        )
 
 
 def view_uniforms(seed: int, epoch: int, samples: Sequence[int] | Indices, occurrence: int | Indices, view: int) -> Floats:
@@ -85,33 +112,36 @@ def view_uniforms(seed: int, epoch: int, samples: Sequence[int] | Indices, occur
     return uniforms(seed, epoch, samples, occurrence, view, _COLUMNS)
 
 
-def crop_box(u: Floats, width: int, height: int, scale: tuple[float, float]) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of a random resized crop, from one row of `uniforms`.
+def crop_boxes(u: Floats, width: Indices, height: Indices, scale: tuple[float, float]) -> Indices:
+    """Random resized crops of n images: [n, 4] as (left, top, right, bottom), from rows of `view_uniforms`.
 
     Area share uniform in `scale`, aspect log-uniform in [3/4, 4/3], ten tries, then a central crop: the rule of torchvision's
     `RandomResizedCrop.get_params`.
     """
-    low, high = math.log(3 / 4), math.log(4 / 3)
-    for attempt in range(_TRIES):
-        area = width * height * (scale[0] + (scale[1] - scale[0]) * u[2 * attempt])
-        aspect = math.exp(low + (high - low) * u[2 * attempt + 1])
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            top, left = int(u[_TOP] * (height - h + 1)), int(u[_LEFT] * (width - w + 1))
-            return left, top, left + w, top + h
-    ratio = width / height
-    w, h = width, height
-    if ratio < 3 / 4:
-        h = round(width / (3 / 4))
-    elif ratio > 4 / 3:
-        w = round(height * (4 / 3))
-    left, top = (width - w) // 2, (height - h) // 2
-    return left, top, left + w, top + h
+    width, height = np.asarray(width, dtype=np.int64), np.asarray(height, dtype=np.int64)
+    area = (width * height)[:, None] * (scale[0] + (scale[1] - scale[0]) * u[:, 0 : 2 * _TRIES : 2])
+    aspect = np.exp(math.log(3 / 4) + (math.log(4 / 3) - math.log(3 / 4)) * u[:, 1 : 2 * _TRIES : 2])
+    w, h = np.rint(np.sqrt(area * aspect)).astype(np.int64), np.rint(np.sqrt(area / aspect)).astype(np.int64)
+    fits = (w > 0) & (w <= width[:, None]) & (h > 0) & (h <= height[:, None])
+    rows, attempt = np.arange(len(u)), fits.argmax(1)
+    w, h = w[rows, attempt], h[rows, attempt]
+    left, top = (u[:, _LEFT] * (width - w + 1)).astype(np.int64), (u[:, _TOP] * (height - h + 1)).astype(np.int64)
+    none = ~fits.any(1)
+    w = np.where(none, np.minimum(width, np.rint(height * (4 / 3)).astype(np.int64)), w)
+    h = np.where(none, np.minimum(height, np.rint(width / (3 / 4)).astype(np.int64)), h)
+    left, top = np.where(none, (width - w) // 2, left), np.where(none, (height - h) // 2, top)
+    return np.stack([left, top, left + w, top + h], axis=1)
 
 
-def cut(image: Image.Image, box: tuple[int, int, int, int], size: int) -> npt.NDArray[np.uint8]:
-    """The box of an RGB image, resized with antialiased bicubic interpolation to [size, size, 3]."""
-    return np.asarray(image.crop(box).resize((size, size), Image.Resampling.BICUBIC), dtype=np.uint8)
+def cut(pixels: Pixels, box: Sequence[int], size: int) -> Tensor:
+    """The box of an image [H, W, C], resized with antialiased bicubic interpolation to [C, size, size] of the same type.
+
+    Cut first, so that no pixel from outside the box shines in; in whole numbers for uint8, as Pillow does it, within one level.
+    """
+    left, top, right, bottom = box
+    part = torch.from_numpy(pixels[top:bottom, left:right]).permute(2, 0, 1)[None]
+    out = functional.interpolate(part, (size, size), mode="bicubic", antialias=True)[0]
+    return out if out.dtype == torch.uint8 else out.clamp_(0, 255)
 
 
 def draw_photometry(u: Floats, view: int, settings: ViewSettings) -> Photometry:
@@ -124,11 +154,10 @@ def draw_photometry(u: Floats, view: int, settings: ViewSettings) -> Photometry:
     kind = min(view, 2)
     low, high = settings.blur_sigma
     jittered = u[:, _JITTER] < settings.jitter
-    flips = u[:, _FLIP]
     return Photometry(
-        flip=flips < settings.flip,
-        # The second half of the same number decides on the vertical flip: fractional part of a scaled uniform is uniform.
-        vertical=((flips * 4096) % 1 < 0.5) & settings.vertical_flip,
+        flip=u[:, _FLIP] < settings.flip,
+        vertical=u[:, _VERTICAL] < settings.vertical_flip,
+        quarters=(u[:, _QUARTERS] * 4 * settings.quarter_turns).astype(np.int64),
         brightness=factor(_BRIGHTNESS, settings.brightness),
         contrast=factor(_CONTRAST, settings.contrast),
         saturation=factor(_SATURATION, settings.saturation),
@@ -137,4 +166,5 @@ def draw_photometry(u: Floats, view: int, settings: ViewSettings) -> Photometry:
         grey=u[:, _GREY] < settings.grey,
         sigma=np.where(u[:, _BLUR] < settings.blur[kind], low + (high - low) * u[:, _SIGMA], 0.0),
         solarize=(u[:, _SOLARIZE] < settings.solarize) & (view == 1),
+        stain=(2 * u[:, _STAIN : _STAIN + 6] - 1) * settings.stain,
     )

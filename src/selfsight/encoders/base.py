@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import Self
 
 import torch
-from PIL import Image
 from torch import Tensor
 
+from selfsight.data.decode import DecodeSettings, Picture
 from selfsight.errors import WeightsError
 from selfsight.models.backbones import Backbone, Tokens
 
@@ -22,8 +22,8 @@ class Encoder(ABC):
     `spec` is the text it was loaded from. `kind` is `vit`, `cnn`, `pixels` or `other`. `weights` says in a sentence where the
     weights come from. `pool` names how one vector is made of the network's output. `input_size` is the side of its input in
     pixels, `feature_width` the length D of a feature vector, `parameters` how many numbers were learnt. `notes` lists what was
-    assumed or set aside while loading. `prepare` turns an RGB picture into the tensor [3, S, S] that `encode` takes, and is
-    picklable.
+    assumed or set aside while loading. `read` says how its images are decoded; `prepare` turns one (RGB picture, or pixels
+    [H, W, C] of another number of channels) into the tensor [C, S, S] that `encode` takes, and is picklable.
     """
 
     spec: str
@@ -34,7 +34,8 @@ class Encoder(ABC):
     feature_width: int
     parameters: int
     notes: list[str]
-    prepare: Callable[[Image.Image], Tensor]
+    prepare: Callable[[Picture], Tensor]
+    read: DecodeSettings = DecodeSettings()
 
     @property
     @abstractmethod
@@ -57,7 +58,7 @@ class TorchEncoder(Encoder):
     """
 
     def __init__(
-        self, spec: str, backbone: Backbone, prepare: Callable[[Image.Image], Tensor], size: int, pool: str | None, weights: str
+        self, spec: str, backbone: Backbone, prepare: Callable[[Picture], Tensor], size: int, pool: str | None, weights: str
     ) -> None:
         self.spec = spec
         self.backbone = backbone.eval().requires_grad_(False)
@@ -101,7 +102,7 @@ class TorchEncoder(Encoder):
                 f"{self.spec}: 'size' must be a multiple of the patch, {side}, got {self.input_size}; {below} is one"
             )
         try:
-            return self.tokens(torch.zeros(1, 3, self.input_size, self.input_size))
+            return self.tokens(torch.zeros(1, self.backbone.settings.channels, self.input_size, self.input_size))
         except (AssertionError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise WeightsError(

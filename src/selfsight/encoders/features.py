@@ -91,7 +91,8 @@ def _computed(
     indices: list[int] = []
     bad: list[BadImage] = []
     start = time.perf_counter()
-    for good, images, unreadable in image_batches(source, encoder.prepare, batch_size=batch_size, workers=workers):
+    batches = image_batches(source, encoder.prepare, batch_size=batch_size, workers=workers, read=encoder.read)
+    for good, images, unreadable in batches:
         bad += unreadable
         if images is not None:
             vectors.append(_finite(encoder.encode(images.to(device)).cpu().numpy(), encoder, source, good))

@@ -12,10 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from selfsight.data.decode import Picture, Pixels
 from selfsight.encoders.spec import Spec
 from selfsight.errors import WeightsError
 
 Triple: TypeAlias = tuple[float, float, float]
+Channels: TypeAlias = tuple[float, ...]
 
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
@@ -33,15 +35,21 @@ class Preprocess:
     """
 
     size: int = 224
-    mean: Triple = IMAGENET_MEAN
-    std: Triple = IMAGENET_STD
+    mean: Channels = IMAGENET_MEAN
+    std: Channels = IMAGENET_STD
     crop_pct: float = 0.875
     interpolation: str = "bicubic"
 
-    def __call__(self, image: Image.Image) -> Tensor:
-        """RGB picture -> float32 [3, size, size]."""
-        pixels = torch.from_numpy(np.array(self._square(image))).permute(2, 0, 1).to(torch.float32).div(255)
-        return (pixels - torch.tensor(self.mean).view(3, 1, 1)) / torch.tensor(self.std).view(3, 1, 1)
+    def __call__(self, image: Picture) -> Tensor:
+        """RGB picture, or pixels [H, W, C], -> float32 [C, size, size]."""
+        square = self._square_of_channels(image) if isinstance(image, np.ndarray) else np.array(self._square(image))
+        pixels = torch.from_numpy(square).permute(2, 0, 1).to(torch.float32).div(255)
+        return (pixels - torch.tensor(self.mean).view(-1, 1, 1)) / torch.tensor(self.std).view(-1, 1, 1)
+
+    def _square_of_channels(self, pixels: Pixels) -> Pixels:
+        """The same cut for any number of channels, each resized as Pillow resizes a plane of floats."""
+        planes = [Image.fromarray(plane.astype(np.float32)) for plane in np.moveaxis(pixels, 2, 0)]
+        return np.stack([np.asarray(self._square(plane)) for plane in planes], axis=2).clip(0, 255)
 
     def _square(self, image: Image.Image) -> Image.Image:
         image = _without_far_ends(image)
@@ -86,17 +94,18 @@ def with_options(default: Preprocess, spec: Spec) -> Preprocess:
     )
 
 
-def _numbers(spec: Spec, key: str, default: Triple) -> Triple:
+def _numbers(spec: Spec, key: str, default: Channels) -> Channels:
     text = spec.options.get(key)
     if text is None:
         return default
     try:
-        values = _triple([float(part) for part in text.split(",")])
+        values = tuple(float(part) for part in text.split(","))
     except ValueError:
-        values = (math.nan,) * 3
-    if not all(math.isfinite(v) for v in values) or (key == "std" and min(values) <= 0):
+        values = ()
+    if len(values) != len(default) or not all(math.isfinite(v) for v in values) or (key == "std" and min(values) <= 0):
         above = " above 0" if key == "std" else ""
-        raise WeightsError(f"{spec.text}: '{key}' must be three numbers{above} such as {_written(default)}; got '{text}'")
+        count = "three" if len(default) == 3 else str(len(default))
+        raise WeightsError(f"{spec.text}: '{key}' must be {count} numbers{above} such as {_written(default)}; got '{text}'")
     return values
 
 
@@ -118,7 +127,7 @@ def _triple(values: Any) -> Triple:
     return red, green, blue
 
 
-def _written(values: Triple) -> str:
+def _written(values: Channels) -> str:
     return ",".join(f"{v:g}" for v in values)
 
 

@@ -31,6 +31,7 @@ class BackboneSettings(Settings):
     image_size: int = Field(224, ge=8)
     patch_size: int | None = Field(None, ge=1)
     drop_path: float = Field(0.0, ge=0, lt=1)
+    channels: int = Field(default=3, ge=1)
 
 
 class Tokens(NamedTuple):
@@ -190,12 +191,12 @@ def build_backbone(settings: BackboneSettings) -> Backbone:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # timm warns about its own deprecated aliases
         try:
-            net = timm.create_model(name, pretrained=False, num_classes=0, **options)
+            net = timm.create_model(name, pretrained=False, num_classes=0, in_chans=settings.channels, **options)
         except TypeError as error:
             raise ConfigError(f"backbone '{settings.name}': does not take these sizes ({error})") from None
     if settings.name.endswith("_conv"):
         patch = int(net.patch_embed.patch_size[0])
-        net.patch_embed = ConvStem(settings.image_size, patch, int(net.num_features))
+        net.patch_embed = ConvStem(settings.image_size, patch, int(net.num_features), settings.channels)
     return wrap(net, settings)
 
 

@@ -11,7 +11,7 @@ from selfsight.errors import ConfigError
 
 
 class ConvStem(nn.Module):
-    """3x3 convolutions of stride 2 down to one token a patch, then a 1x1: [B, 3, H, W] -> [B, H*W/patch^2, width].
+    """3x3 convolutions of stride 2 down to one token a patch, then a 1x1: [B, C, H, W] -> [B, H*W/patch^2, width].
 
     Channels double up to `width`. Group norm in place of the paper's batch norm, so that student and teacher need not share
     statistics. In short trainings it finds texture in a fraction of the steps that a linear patch embedding takes.
@@ -19,16 +19,16 @@ class ConvStem(nn.Module):
 
     strict_img_size = False
 
-    def __init__(self, image_size: int, patch_size: int, width: int) -> None:
+    def __init__(self, image_size: int, patch_size: int, width: int, channels: int = 3) -> None:
         super().__init__()
         stages = round(math.log2(patch_size))
         if 2**stages != patch_size:
             raise ConfigError(f"backbone: a convolutional stem halves the picture, so the patch is 2, 4, 8... Got {patch_size}.")
         self.patch_size = (patch_size, patch_size)
         self.num_patches = (image_size // patch_size) ** 2
-        channels = [3, *(max(16, width // 2 ** (stages - 1 - stage)) for stage in range(stages))]
+        widths = [channels, *(max(16, width // 2 ** (stages - 1 - stage)) for stage in range(stages))]
         layers: list[nn.Module] = []
-        for before, after in itertools.pairwise(channels):
+        for before, after in itertools.pairwise(widths):
             groups = math.gcd(max(1, after // 16), after)
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.GroupNorm(groups, after), nn.GELU()]
         self.layers = nn.Sequential(*layers, nn.Conv2d(width, width, 1))

@@ -11,7 +11,8 @@ import torch
 
 from selfsight import device
 from selfsight.data import photometry
-from selfsight.data.loader import make_views, read_image
+from selfsight.data.loader import open_sample
+from selfsight.data.multicrop import cut_views, plan_views
 from selfsight.data.sources import BadImage, Source
 from selfsight.ssl.fit import make_learner
 from selfsight.ssl.recipes import TrainSettings
@@ -57,11 +58,12 @@ def _views(settings: TrainSettings, source: Source, on: torch.device) -> tuple[f
     start = time.perf_counter()
     wanted = settings.batch_size
     spread = np.linspace(0, len(source) - 1, min(wanted, len(source))).astype(int)
-    images = [i for i in (read_image(source, int(index)) for index in spread) if not isinstance(i, BadImage)]
+    read = settings.views.read
+    images = [i for i in (open_sample(source, int(index), read) for index in spread) if not isinstance(i, BadImage)]
     if not images:  # the few looked at here are all bad; those found readable before are elsewhere
-        everything = (read_image(source, index) for index in range(len(source)))
+        everything = (open_sample(source, index, read) for index in range(len(source)))
         images = [next(i for i in everything if not isinstance(i, BadImage))]
     images = (images * wanted)[:wanted]
-    cut, draws = make_views(images, range(wanted), settings.seed, 0, settings.views)
-    views = [photometry.apply(v.to(on), d, settings.views) for v, d in zip(cut, draws, strict=True)]
+    made = cut_views(images, plan_views(images, range(wanted), settings.seed, 0, settings.views), settings.views)
+    views = [photometry.apply(v.to(on), d, settings.views) for v, d in zip(made.crops, made.draws or (), strict=True)]
     return time.perf_counter() - start, views

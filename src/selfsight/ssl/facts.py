@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from selfsight.data.loader import read_image
+from selfsight.data.decode import DecodeSettings, Pixels, UndecodableError
+from selfsight.data.loader import open_sample
 from selfsight.data.sources import BadImage, Source
 from selfsight.errors import DataError
 from selfsight.ssl.recipes import Facts
@@ -16,29 +17,45 @@ _LOOK = 64
 
 
 class Look(NamedTuple):
-    """Facts for a recipe, the samples that could not be read on the way, and the mean bytes of an encoded image."""
+    """Facts for a recipe, and the samples that could not be read on the way."""
 
     facts: Facts
     bad: list[BadImage]
 
 
-def look_at(source: Source, accelerator: bool, cores: int) -> Look:
-    """Decode some samples spread over the source; only if none of them is an image, all, until one is.
+def look_at(source: Source, accelerator: bool, cores: int, read: DecodeSettings | None = None) -> Look:
+    """Decode some samples of the first epoch; only if none of them is an image, all, until one is.
 
     `DataError` where not one sample can be read.
     """
-    spread = np.unique(np.linspace(0, len(source) - 1, min(_LOOK, len(source))).astype(int))
-    sides: list[int] = []
+    read = read or DecodeSettings()
+    some = sorted(set(source.draws(0, 0, np.arange(min(_LOOK, len(source)))).indices.tolist()))
+    looked: list[Pixels] = []
     bad: list[BadImage] = list(source.rejected)
-    for index in [*spread, *(range(len(source)) if len(spread) < len(source) else [])]:
-        if index not in spread and sides:
+    for place, index in enumerate([*some, *(range(len(source)) if len(some) < len(source) else [])]):
+        if place >= len(some) and looked:
             break
-        image = read_image(source, int(index))
-        if isinstance(image, BadImage):
-            bad.append(image)
-        else:
-            sides.append(min(image.size))
-    if not sides:
+        pixels = _pixels(source, index, read)
+        bad.append(pixels) if isinstance(pixels, BadImage) else looked.append(pixels)
+    if not looked:
         shown = bad[len(source.rejected)]
         raise DataError(f"{source.location}: not one of its {len(source)} images can be read; first {shown.key}: {shown.reason}")
-    return Look(Facts(len(source), int(statistics.median(sides)), accelerator, cores), bad)
+    side = int(statistics.median(min(pixels.shape[:2]) for pixels in looked))
+    return Look(Facts(len(source), side, accelerator, cores, read.channels, *_spread(looked)), bad)
+
+
+def _pixels(source: Source, index: int, read: DecodeSettings) -> Pixels | BadImage:
+    image = open_sample(source, index, read)
+    try:
+        return image if isinstance(image, BadImage) else image.pixels()
+    except UndecodableError as error:
+        return BadImage(source.keys[index], str(error))
+
+
+def _spread(looked: list[Pixels]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, white being 1."""
+    means = np.stack([pixels.mean(axis=(0, 1), dtype=np.float64) for pixels in looked]) / 255
+    squares = np.stack([np.square(pixels, dtype=np.float32).mean(axis=(0, 1), dtype=np.float64) for pixels in looked]) / 255**2
+    mean = means.mean(0)
+    deviation = np.sqrt(np.maximum(squares.mean(0) - mean**2, 1e-4))
+    return tuple(np.round(mean, 4).tolist()), tuple(np.round(deviation, 4).tolist())

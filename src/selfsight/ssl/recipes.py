@@ -57,12 +57,15 @@ class TrainSettings(Settings):
 
 
 class Facts(NamedTuple):
-    """What a recipe may look at. `side` is the median of the shorter sides in pixels."""
+    """What a recipe may look at. `side` is the median of the shorter sides in pixels; `mean` and `std` are those of a channel."""
 
     images: int
     side: int
     accelerator: bool
     cores: int
+    channels: int = 3
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ def dino(facts: Facts, backbone: str | None) -> list[Derived]:
         Derived("dino.teacher_temperature", temperature, images),
         Derived("teacher_momentum", momentum, images),
     ]
+    if facts.channels != 3:
+        rows += _channels(facts)
     if facts.side < SMALL_SIDE:
         return [*_small(facts, backbone), *rows]
     cold = Derived("dino.warmup_teacher_temperature", min(0.04, temperature), "published")
@@ -134,6 +139,16 @@ def _small(facts: Facts, backbone: str | None) -> list[Derived]:
         Derived("views.global_scale", [0.5, 1.0], "views of small images must overlap"),
         Derived("views.local_scale", [0.2, 0.4], "views of small images must overlap"),
         Derived("views.blur", [0.0, 0.0, 0.0], "blur would leave nothing of small images"),
+    ]
+
+
+def _channels(facts: Facts) -> list[Derived]:
+    """Other than three channels: the network's first layer, and a normalisation measured on the images."""
+    return [
+        Derived("backbone.channels", facts.channels, f"{facts.channels} channels"),
+        Derived("views.read.channels", facts.channels, "given"),
+        Derived("views.mean", list(facts.mean), "measured"),
+        Derived("views.std", list(facts.std), "measured"),
     ]
 
 
@@ -179,6 +194,10 @@ def check(settings: TrainSettings) -> None:
         size = getattr(settings.views, key)
         if size % patch or size < patch:
             raise ConfigError(f"views.{key}: must be a multiple of the patch, {patch} in {settings.backbone.name}. Got {size}.")
+    if settings.backbone.channels != settings.views.read.channels:
+        raise ConfigError(
+            f"backbone.channels: must be those of the images, {settings.views.read.channels}. Got {settings.backbone.channels}."
+        )
     if (settings.epochs is None) == (settings.minutes is None):
         raise ConfigError("budget: give either epochs or minutes")
     if settings.batch_size > settings.images:
