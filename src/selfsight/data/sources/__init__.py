@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from selfsight.data.sources import folder, parquet, shards
+from selfsight.data.sources import folder, parquet, shards, table
 from selfsight.data.sources.base import BadImage, Draws, Source, Subset, first
 from selfsight.data.sources.location import is_remote, split_options, whole
 from selfsight.data.sources.shard_cache import positive
@@ -30,6 +30,7 @@ class Kind(NamedTuple):
 
 
 SOURCES: dict[str, Kind] = {
+    "table": Kind(table.matches, table.TableSource, "a .csv or .parquet table of paths", {"split": str}),
     "folder": Kind(folder.matches, folder.FolderSource, "a folder of images"),
     "parquet": Kind(parquet.matches, parquet.ParquetSource, "a .parquet file with image.bytes", {"cache_mb": whole(1)}),
     "shards": Kind(
