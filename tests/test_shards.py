@@ -477,8 +477,10 @@ def settings() -> ViewSettings:
 
 
 def views(source: Source, workers: int) -> list[torch.Tensor]:
-    batches = view_batches(source, settings(), batch_size=6, seed=1, start=0, stop=9, workers=workers, finish=True)
-    return [view for batch in batches for view in batch.views]
+    crew = view_batches(source, settings(), batch_size=6, seed=1, workers=workers, finish=True)
+    found = list(crew.items(0, 9))
+    assert [bad for batch in found for bad in batch.bad] == []
+    return [view for batch in found for view in batch.views]
 
 
 def test_views_are_the_same_for_any_number_of_workers(tmp_path: Path) -> None:

@@ -25,6 +25,10 @@ _MOST, _LEAST = 8 << 20, 64 << 10
 _AT_ONCE = 16
 _VERSION_OF = ("ETag", "etag", "md5Hash", "generation", "LastModified", "Last-Modified", "mtime", "updated", "created")
 
+# One file system, with its connections, for each process. Those of the parent stay in here after a fork, unused: to close them
+# a child would wait for a thread that it does not have.
+_SYSTEMS: dict[tuple[int, str, float], Any] = {}
+
 
 @dataclass(frozen=True)
 class Patience:
@@ -53,10 +57,6 @@ class Remote:
 
     def __init__(self, patience: Patience | None = None) -> None:
         self.patience = patience or Patience()
-        self._systems: dict[tuple[int, str], Any] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"patience": self.patience, "_systems": {}}
 
     def find(self, pattern: str) -> list[str]:
         """Addresses that match a glob pattern, sorted. `DataError` where the scheme has no listing."""
@@ -74,14 +74,17 @@ class Remote:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             return list(pool.map(self._described, addresses))
 
-    def download(self, file: RemoteFile, into: IO[bytes]) -> None:
-        """Write a file from byte 0 of `into`. `OSError` where it changed, or could not be had after all tries."""
+    def download(self, file: RemoteFile, into: IO[bytes], done: int = 0) -> None:
+        """Write a file to `into`, which holds its first `done` bytes.
+
+        `OSError` where it changed, or could not be had after all tries.
+        """
         now = self._described(file.address)
         if isinstance(now, OSError):
             raise now
         if now != file:
             raise OSError(f"{file.address} changed since it was indexed")
-        done = failures = in_vain = 0
+        failures = in_vain = 0
         while done < file.size:
             before = done
             try:
@@ -159,7 +162,7 @@ class Remote:
 
     def _given_up(self, address: str, error: Exception, tried: str) -> OSError:
         cause = error.__cause__ if isinstance(error, FileNotFoundError) else None
-        if isinstance(error, FileNotFoundError) and _is_final(error):
+        if isinstance(error, FileNotFoundError) and (cause is None or _status(cause) in (404, 410)):
             return FileNotFoundError(f"{address}: does not exist")
         if isinstance(error, TimeoutError):
             said = f"no answer within {self.patience.timeout:g} s"
@@ -170,10 +173,10 @@ class Remote:
     def _system(self, address: str) -> Any:
         """The file system of an address, made by this process. `DataError` where its package is missing."""
         scheme = _scheme(address)
-        key = (os.getpid(), scheme)
-        if key not in self._systems:
-            self._systems[key] = _file_system(scheme, self.patience.timeout)
-        return self._systems[key]
+        key = (os.getpid(), scheme, self.patience.timeout)
+        if key not in _SYSTEMS:
+            _SYSTEMS[key] = _file_system(scheme, self.patience.timeout)
+        return _SYSTEMS[key]
 
 
 def _file_system(scheme: str, timeout: float) -> Any:
@@ -205,10 +208,15 @@ def _scheme(address: str) -> str:
 
 def _is_final(error: Exception) -> bool:
     """Whether to try again would be in vain: the file is not there, is not ours to read, or the disk is full."""
-    status = getattr(error, "status", getattr(error.__cause__, "status", None))
-    if isinstance(status, int):
+    status = _status(error) or _status(error.__cause__)
+    if status:
         return 400 <= status < 500 and status not in (408, 429)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     absent = isinstance(error, FileNotFoundError) and error.__cause__ is None
     return absent or isinstance(error, (PermissionError, DataError)) or "Credentials" in type(error).__name__
+
+
+def _status(error: BaseException | None) -> int:
+    """The answer of a web server, or 0. Known by its name, as aiohttp need not be installed."""
+    return int(getattr(error, "status", 0)) if type(error).__name__ == "ClientResponseError" else 0

@@ -12,17 +12,17 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from selfsight.data.sources.remote import Remote, RemoteFile
+import psutil
+
+from selfsight.data.sources.remote import Patience, Remote, RemoteFile
 from selfsight.errors import DataError
 from selfsight.runs import cache_folder
 
-_DEFAULT_GB = 50.0
-_VARIABLE = "SELFSIGHT_SHARD_CACHE_GB"
 _POLL = 0.05
 _FETCHERS = 2
 _AHEAD = 64
@@ -37,7 +37,7 @@ class ShardCache:
     def __init__(self, remote: Remote, folder: Path, limit: int) -> None:
         self.remote, self.folder, self.limit = remote, folder, limit
         self._failed: dict[RemoteFile, tuple[float, str]] = {}
-        self._ahead = _Ahead(self)
+        self._ahead = _Ahead()
 
     def __reduce__(self) -> tuple[type[ShardCache], tuple[Remote, Path, int]]:
         return ShardCache, (self.remote, self.folder, self.limit)
@@ -62,8 +62,8 @@ class ShardCache:
         missing = [file for file in files if not self._path(file).exists() and file not in self._failed]
         if missing:
             if self._ahead.process != os.getpid():  # a fork has the object but not its threads
-                self._ahead = _Ahead(self)
-            self._ahead.add(missing)
+                self._ahead = _Ahead()
+            self._ahead.add(missing, self.open)
 
     def _path(self, file: RemoteFile) -> Path:
         name = hashlib.blake2b("\0".join(map(str, file)).encode(), digest_size=16).hexdigest()
@@ -98,6 +98,7 @@ class ShardCache:
                     with suppress(FileNotFoundError):  # somebody emptied the folder; what is open can be read all the same
                         part.replace(path)
                     self._make_room(self.limit, keep=path)
+                    opened.seek(0)
                     return opened
         except BaseException:
             opened.close()
@@ -106,59 +107,54 @@ class ShardCache:
         return None
 
     def _fill(self, file: RemoteFile, part: Path, opened: IO[bytes]) -> None:
-        opened.truncate(0)
+        opened.truncate(_trusted(opened, file.size))
         try:
             try:
-                self.remote.download(file, opened)
+                self.remote.download(file, opened, os.fstat(opened.fileno()).st_size)
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise
                 self._make_room(0, keep=part)
-                self.remote.download(file, opened)
+                self.remote.download(file, opened, os.fstat(opened.fileno()).st_size)
             os.fsync(opened.fileno())
-        except BaseException as error:
+        except OSError as error:
             _leave_failure(opened, error)
             part.unlink(missing_ok=True)
             raise
 
     def _make_room(self, limit: int, keep: Path) -> None:
-        """Remove the files used longest ago until the rest fits, and what killed processes left unfinished."""
+        """Remove the files used longest ago until the rest fits."""
         sizes, times = {}, {}
         for path in self.folder.iterdir():
             with suppress(FileNotFoundError):
                 status = path.stat()
                 sizes[path], times[path] = status.st_size, status.st_mtime_ns
-        for path in [path for path in sizes if path.suffix == ".part" and path != keep and _removed_if_idle(path)]:
-            del sizes[path]
         total = sum(sizes.values())
         for path in sorted(sizes, key=times.__getitem__):
             if total <= limit:
                 break
-            if path.suffix != ".part" and path != keep:
-                with suppress(OSError):
-                    path.unlink()
-                    total -= sizes[path]
+            if path != keep and _removed(path):
+                total -= sizes[path]
 
 
 class _Ahead:
     """Threads of one process that download what will be asked for soon; they end when there is no more to do."""
 
-    def __init__(self, cache: ShardCache) -> None:
+    def __init__(self) -> None:
         self.process = os.getpid()
-        self._cache = cache
         self._lock = threading.Lock()
         self._waiting: deque[RemoteFile] = deque(maxlen=_AHEAD)
         self._busy: set[RemoteFile] = set()
         self._threads = 0
 
-    def add(self, files: Iterable[RemoteFile]) -> None:
+    def add(self, files: Iterable[RemoteFile], open_file: Callable[[RemoteFile], IO[bytes]]) -> None:
         with self._lock:
             self._waiting.extend(file for file in files if file not in self._waiting and file not in self._busy)
             while self._threads < min(_FETCHERS, len(self._waiting)):
                 self._threads += 1
-                threading.Thread(target=self._work, name="shards ahead", daemon=True).start()
+                threading.Thread(target=self._work, args=(open_file,), name="shards ahead", daemon=True).start()
 
-    def _work(self) -> None:
+    def _work(self, open_file: Callable[[RemoteFile], IO[bytes]]) -> None:
         while True:
             with self._lock:
                 if not self._waiting:
@@ -168,20 +164,28 @@ class _Ahead:
                 self._busy.add(file)
             # What fails here fails again, with its reason, when a sample of the file is read.
             with suppress(Exception):
-                self._cache.open(file).close()
+                open_file(file).close()
             with self._lock:
                 self._busy.discard(file)
 
 
-def shard_cache(gigabytes: float | None = None, remote: Remote | None = None) -> ShardCache:
-    """The cache of this machine. Its limit: `gigabytes`, else SELFSIGHT_SHARD_CACHE_GB, else 50."""
+def shard_cache(gigabytes: float | None = None) -> ShardCache:
+    """The cache of this machine.
+
+    Its limit: `gigabytes`, else SELFSIGHT_SHARD_CACHE_GB, else 50. A connection that is silent for SELFSIGHT_REMOTE_TIMEOUT
+    seconds (60) is given up and tried again.
+    """
     if gigabytes is None:
-        text = os.environ.get(_VARIABLE, str(_DEFAULT_GB))
-        try:
-            gigabytes = positive(text)
-        except ValueError as error:
-            raise DataError(f"{_VARIABLE}: {error}") from None
-    return ShardCache(remote or Remote(), cache_folder("shards"), int(gigabytes * 1e9))
+        gigabytes = _setting("SELFSIGHT_SHARD_CACHE_GB", 50.0)
+    remote = Remote(Patience(timeout=_setting("SELFSIGHT_REMOTE_TIMEOUT", Patience.timeout)))
+    return ShardCache(remote, cache_folder("shards"), int(gigabytes * 1e9))
+
+
+def _setting(name: str, default: float) -> float:
+    try:
+        return positive(os.environ[name]) if os.environ.get(name) else default
+    except ValueError as error:
+        raise DataError(f"{name}: {error}") from None
 
 
 def positive(text: str) -> float:
@@ -220,10 +224,15 @@ def _locked(opened: IO[bytes], longest: float) -> Iterator[None]:
         fcntl.flock(opened, fcntl.LOCK_UN)
 
 
-def _removed_if_idle(part: Path) -> bool:
-    with suppress(OSError), part.open("rb") as file, _locked(file, longest=0.0):
-        part.unlink()
-        return True
+def _removed(path: Path) -> bool:
+    """Remove a file of the cache, unless it is being downloaded."""
+    with suppress(OSError):
+        if path.suffix != ".part":
+            path.unlink()
+            return True
+        with path.open("rb") as file, _locked(file, longest=0.0):
+            path.unlink()
+            return True
     return False
 
 
@@ -234,12 +243,21 @@ def _is_at(opened: IO[bytes], path: Path) -> bool:
         return False
 
 
-def _leave_failure(opened: IO[bytes], error: BaseException) -> None:
+def _trusted(opened: IO[bytes], size: int) -> int:
+    """How many bytes of an unfinished download are to be kept.
+
+    A process that was killed has written what it wrote; a machine that went down may have lost some of it.
+    """
+    status = os.fstat(opened.fileno())
+    return status.st_size if status.st_size <= size and status.st_mtime > psutil.boot_time() else 0
+
+
+def _leave_failure(opened: IO[bytes], error: OSError) -> None:
     """Those who wait for this file get to see why they wait in vain, instead of trying one after the other."""
     with suppress(OSError):
         opened.truncate(0)
         opened.seek(0)
-        opened.write(_FAILED + str(error).encode() if isinstance(error, OSError) else b"")
+        opened.write(_FAILED + str(error).encode())
 
 
 def _raise_failure(opened: IO[bytes]) -> None:
