@@ -22,6 +22,7 @@ from pictures import tar
 from selfsight.data.decode import decode
 from selfsight.data.loader import read_image
 from selfsight.data.sources import SOURCES, BadImage, Source, Subset, first, open_source
+from selfsight.data.sources.mixture import MixtureSource
 from selfsight.errors import DataError
 
 LABELS = [0, 1, 1, 0, 1, 0, 0]
@@ -74,7 +75,20 @@ def _table(tmp: Path) -> Path:
     return put(folder.parent / "set.csv", "\n".join(["path,label,site", *rows]).encode())
 
 
-BUILDERS: dict[str, Callable[[Path], Path]] = {"folder": _folder, "parquet": _parquet, "shards": _shards, "table": _table}
+def _mixture(tmp: Path) -> Path:
+    table = _table(tmp).read_text().splitlines()
+    for name, rows in (("front", table[1:4]), ("back", table[4:])):
+        put(tmp / f"{name}.csv", "\n".join([table[0], *rows]).encode())
+    return put(tmp / "both.yaml", b"mixture: [front.csv, back.csv]")
+
+
+BUILDERS: dict[str, Callable[[Path], Path]] = {
+    "folder": _folder,
+    "mixture": _mixture,
+    "parquet": _parquet,
+    "shards": _shards,
+    "table": _table,
+}
 """For each kind of source a set of seven labelled images in two classes."""
 
 
@@ -204,8 +218,9 @@ def test_a_subset_of_a_subset_points_at_the_right_samples(source: Source) -> Non
     assert part.image_bytes(1) == source.image_bytes(6)
 
 
-def test_first_takes_the_front_and_never_more_than_there_is(source: Source) -> None:
-    assert list(first(source, 2).keys) == list(source.keys[:2])
+def test_first_takes_some_of_each_part_and_never_more_than_there_is(source: Source) -> None:
+    front = source.keys[:2] if not isinstance(source, MixtureSource) else [source.keys[0], source.keys[3]]
+    assert list(first(source, 2).keys) == list(front)
     assert first(source, None) is source
     assert first(source, 7) is source
     assert first(source, 100) is source

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from selfsight.data.sources import folder, parquet, shards, table
+from selfsight.data.sources import folder, mixture_spec, parquet, shards, table
 from selfsight.data.sources.base import BadImage, Draws, Source, Subset, first
 from selfsight.data.sources.location import is_remote, split_options, whole
+from selfsight.data.sources.mixture_spec import Data
 from selfsight.data.sources.shard_cache import positive
 from selfsight.errors import DataError
 
@@ -39,15 +40,21 @@ SOURCES: dict[str, Kind] = {
         "tar shards",
         {"image": shards.extension, "window": whole(1), "cache_gb": positive},
     ),
+    "mixture": Kind(
+        mixture_spec.matches, lambda location: mixture_spec.from_yaml(location, open_source), "a .yaml mixture of these"
+    ),
 }
 """In the order in which they are asked."""
 
 
-def open_source(data: str | Path) -> Source:
+def open_source(data: Data) -> Source:
     """The source at a path or address, with options behind a question mark (`clips?fps=2`).
 
-    A `DataError` says what would have been a source.
+    Several of them are one source: those of a list give every sample once an epoch, those of a mapping each its share by
+    weight. A `DataError` says what would have been a source.
     """
+    if not isinstance(data, str | Path):
+        return mixture_spec.from_several(data, open_source)
     text = str(data)
     known = {name for kind in SOURCES.values() for name in kind.options}
     location, options = split_options(text, known)
@@ -73,4 +80,4 @@ def _values(text: str, kind: Kind, options: Mapping[str, str]) -> dict[str, Any]
     return values
 
 
-__all__ = ["SOURCES", "BadImage", "Draws", "Kind", "Source", "Subset", "first", "open_source"]
+__all__ = ["SOURCES", "BadImage", "Data", "Draws", "Kind", "Source", "Subset", "first", "open_source"]

@@ -76,6 +76,10 @@ class Source(ABC):
         order = Order(len(self), self.blocks, self.window)
         return Draws(order.at(seed, epoch, positions), np.zeros(len(positions), dtype=np.int64))
 
+    def head(self, limit: int) -> Source:
+        """`limit` samples, at most as many as there are, that stand for all."""
+        return Subset(self, np.arange(limit))
+
     def expect(self, indices: Indices) -> None:
         """These samples will be asked for soon; a source that is far away may begin to fetch them."""
         return
@@ -136,4 +140,4 @@ def first(source: Source, limit: int | None) -> Source:
         return source
     if limit < 1:
         raise DataError(f"--limit: expected a whole number from 1, got {limit}")
-    return Subset(source, np.arange(limit))
+    return source.head(limit)
