@@ -172,8 +172,8 @@ def _keys(good: Mapping[int, File], files: Sequence[str]) -> pa.Array:
     """`image.path` where it names every row uniquely, else the row number, behind the name of the file if there are several."""
     if all("key" in file.rows.column_names for file in good.values()):
         paths = pa.chunked_array([chunk for file in good.values() for chunk in file.rows["key"].chunks], pa.large_string())
-        if paths.null_count == 0 and pc.all(pc.not_equal(paths, "")).as_py() and len(paths.unique()) == len(paths):
-            return pa.concat_arrays(paths.chunks)
+        if paths.null_count == 0 and pc.all(pc.not_equal(paths, "")).as_py() and _all_differ(whole := paths.combine_chunks()):
+            return whole
     numbers = [pa.array(np.arange(sum(rows for _, rows, _ in file.groups))).cast(pa.large_string()) for file in good.values()]
     if len(files) == 1:
         return numbers[0]
@@ -182,6 +182,14 @@ def _keys(good: Mapping[int, File], files: Sequence[str]) -> pa.Array:
     slash = pa.scalar("/", pa.large_string())
     heads = [pa.scalar(names[number], pa.large_string()) for number in good]
     return pa.concat_arrays([pc.binary_join_element_wise(*pair, slash) for pair in zip(heads, numbers, strict=True)])
+
+
+def _all_differ(names: pa.Array) -> bool:
+    """Sorting takes less memory than a table of those that were seen; what is in order already takes none."""
+    if pc.all(pc.less(names[:-1], names[1:])).as_py():
+        return True
+    ordered = names.take(pc.sort_indices(names))
+    return not pc.any(pc.equal(ordered[:-1], ordered[1:])).as_py()
 
 
 def layout_of(schema: pa.Schema, location: str) -> Layout:
