@@ -295,6 +295,13 @@ def test_a_file_that_is_gone_or_damaged_since_gives_bad_images(tmp_path: Path, d
     assert grey_level(source, 0) == 0
 
 
+def test_a_column_of_a_file_that_is_gone_says_so(tmp_path: Path) -> None:
+    source = open_source(files(tmp_path, 2, 2))
+    (tmp_path / "data" / "train-00001.parquet").unlink()
+    with pytest.raises(DataError, match=r"train-00001\.parquet: column 'site' cannot be read \(No such file or directory\)"):
+        source.groups("site")
+
+
 def test_a_file_that_was_replaced_since_gives_bad_images(tmp_path: Path) -> None:
     source = open_source(files(tmp_path, 2, 2))
     files(tmp_path, 2, 3)

@@ -15,6 +15,7 @@ from selfsight.data.index import open_or_build, shown
 from selfsight.data.sources import parquet_index
 from selfsight.data.sources.contents import contents
 from selfsight.data.sources.indexed import IndexedSource
+from selfsight.errors import DataError
 
 
 class ParquetSource(IndexedSource):
@@ -76,8 +77,11 @@ class ParquetSource(IndexedSource):
     def column(self, name: str) -> npt.NDArray[np.str_]:
         values: list[str] = []
         for path in self.index["file"].take(pc.unique(self.index["group_file"])).to_pylist():
-            with parquet_index.opened(path) as file:
-                values += map(str, file.read([name])[name].to_pylist())
+            try:
+                with parquet_index.opened(path) as file:
+                    values += map(str, file.read([name])[name].to_pylist())
+            except OSError as error:
+                raise DataError(f"{shown(path)}: column '{name}' cannot be read ({error})") from None
         return np.array(values)
 
 
