@@ -88,10 +88,8 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
 def test_a_mistake_shows_no_traceback_in_a_real_process(tmp_path: Path) -> None:
     done = run("train", "nowhere", "--out", "run", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert (
-        done.stderr.strip()
-        == "selfsight: nowhere: does not exist; expected a folder of images or a .parquet file with image.bytes"
-    )
+    assert done.stderr.startswith("selfsight: nowhere: does not exist; expected a folder of images, ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_typers_own_usage_errors_exit_with_2_too(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -439,7 +441,7 @@ def test_bad_images_are_skipped_listed_once_and_counted(tmp_path: Path) -> None:
     (data / "dots" / "broken.png").write_bytes(b"no picture")
     (data / "rings" / "empty.jpg").write_bytes(b"")
     (data / "notes").write_text("words")
-    summary = train(data, tmp_path / "run", epochs=4, over={"batch_size": 6})
+    summary = train(data, tmp_path / "run", epochs=4, over={"batch_size": 6}, max_bad=20)
     assert summary["step"] == 12
     assert summary["bad_images"] == 3
     rows = read_jsonl(tmp_path / "run" / "bad_images.jsonl")
@@ -449,6 +451,68 @@ def test_bad_images_are_skipped_listed_once_and_counted(tmp_path: Path) -> None:
         "notes": "no image, by its name and first bytes",
     }
     assert len(rows) == 3
+
+
+def broken(tmp_path: Path, count: int, bad: int) -> Path:
+    data = tmp_path / "data"
+    data.mkdir()
+    for i in range(count):
+        Image.new("RGB", (32, 32), (i, 99, 255 - i)).save(data / f"{i:03d}.png")
+    for i in range(bad):
+        (data / f"{i:03d}.png").write_bytes(b"no picture")
+    return data
+
+
+def test_more_bad_images_than_borne_stop_the_run_with_the_list_and_it_goes_on_when_more_are_allowed(tmp_path: Path) -> None:
+    data = broken(tmp_path, 40, 6)
+    with pytest.raises(
+        DataError, match=r"data: [3-6] of 40 images cannot be read .*more than the 5 % .*first .*listed in"
+    ) as stopped:
+        train(data, tmp_path / "run", epochs=3, over={"batch_size": 8})
+    assert stopped.value.exit_code == 2
+    listed = read_jsonl(tmp_path / "run" / "bad_images.jsonl")
+    assert {row["reason"] for row in listed} == {"no known image format"}
+    assert all(int(row["key"][:3]) < 6 for row in listed)
+    summary = api.resume(tmp_path / "run", max_bad=20)
+    assert (summary["step"], summary["bad_images"]) == (15, 6)
+
+
+def test_a_few_bad_images_are_borne(tmp_path: Path) -> None:
+    assert train(broken(tmp_path, 40, 2), tmp_path / "run", epochs=2, over={"batch_size": 8})["bad_images"] == 2
+
+
+def test_strict_stops_at_the_first_bad_image(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"00[01].png: no known image format \(--strict"):
+        train(broken(tmp_path, 40, 2), tmp_path / "run", epochs=2, over={"batch_size": 8}, strict=True)
+    with pytest.raises(ConfigError, match=r"--max-bad: expected a percentage from 0 to 100\. Got 120"):
+        train(tmp_path / "data", tmp_path / "other", epochs=2, max_bad=120)
+
+
+def test_larger_images_than_the_limit_are_refused(tmp_path: Path) -> None:
+    data = broken(tmp_path, 40, 0)
+    Image.new("RGB", (200, 100)).save(data / "large.png")
+    train(data, tmp_path / "run", epochs=1, over={"batch_size": 8}, max_pixels=10_000)
+    rows = read_jsonl(tmp_path / "run" / "bad_images.jsonl")
+    assert rows == [{"key": "large.png", "reason": "200x100 pixels, more than the limit of 10000"}]
+
+
+def test_images_of_five_channels_train_and_embed(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    for i in range(24):
+        tifffile.imwrite(_made(tmp_path / "data" / f"{i}.tif"), draw.integers(0, 60_000, (32, 32, 5), dtype=np.uint16))
+    summary = train(tmp_path / "data", tmp_path / "run", epochs=2, over={"batch_size": 8}, channels=5)
+    settings = config.load(TrainSettings, tmp_path / "run" / "config.yaml")
+    assert (settings.backbone.channels, len(settings.views.mean)) == (5, 5)
+    assert settings.views.mean[0] == pytest.approx(30_000 / 65_535, abs=0.03)
+    assert summary["bad_images"] == 0
+    assert api.embed(str(tmp_path / "run"), tmp_path / "data", tmp_path / "f.parquet")["images"] == 24
+    with pytest.raises(DataError, match=r"not one of its 24 images can be read; first .*32 channels, not 4"):
+        train(tmp_path / "data", tmp_path / "other", epochs=2, channels=4)
+
+
+def _made(path: Path) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    return path
 
 
 # --- where settings come from -----------------------------------------------------------------------------------------

@@ -437,7 +437,8 @@ def source(tmp_path: Path) -> Source:
 
 
 def batches(source: Source, start: int = 0, stop: int = 6, workers: int = 0, finish: bool = True) -> list[ViewBatch]:
-    return list(view_batches(source, SMALL, batch_size=4, seed=9, start=start, stop=stop, workers=workers, finish=finish))
+    crew = view_batches(source, SMALL, batch_size=4, seed=9, workers=workers, finish=finish)
+    return list(crew.items(start, stop))
 
 
 def opened(image: Image.Image, kind: str = "PNG", **options: object) -> OpenedImage:
@@ -518,7 +519,7 @@ def test_batches_have_two_global_views_and_then_the_local_ones(source: Source) -
 
 def test_without_local_views_there_are_only_global_ones(source: Source) -> None:
     settings = SMALL.model_copy(update={"local_count": 0})
-    batch = next(view_batches(source, settings, batch_size=4, seed=9, start=0, stop=1, workers=0, finish=True))
+    batch = next(view_batches(source, settings, batch_size=4, seed=9, workers=0, finish=True).items(0, 1))
     assert [tuple(v.shape) for v in batch.views] == [(8, 3, 16, 16)]
 
 

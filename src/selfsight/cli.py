@@ -31,6 +31,16 @@ Data = Annotated[str, typer.Argument(help="Folder of images (sub-folders are cla
 Limit = Annotated[int | None, typer.Option(help="Use at most this many images.", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that read and decode images; 0 reads in this one.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")]
+MaxBad = Annotated[float, typer.Option(help="Stop where more images than this cannot be read, in percent.")]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(min=1, help="Refuse larger images (200 million pixels): decompression bombs.", show_default=False),
+]
+Domain = Annotated[
+    str | None,
+    typer.Option(help="What the images are: photos (default), documents, aerial or microscopy.", show_default=False),
+]
 NoImages = Annotated[bool, typer.Option("--no-images", help="Leave every picture and file name out of the report.")]
 
 
@@ -54,6 +64,7 @@ def train(
     data: Annotated[str | None, typer.Argument(help=Data.__metadata__[0].help, show_default=False)] = None,
     out: Annotated[Path, typer.Option(help="Run folder to make.", show_default=False)] = Path("runs/run"),
     recipe: Annotated[str, typer.Option(help="Which recipe derives the settings.")] = "dino",
+    domain: Domain = None,
     backbone: Annotated[
         str | None,
         typer.Option(help="A timm name, or vit_w192_d6_p4: width, depth, patch. Default: by image size.", show_default=False),
@@ -63,6 +74,13 @@ def train(
     limit: Limit = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random draw (0).", show_default=False)] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:N or mps.", show_default=False)] = None,
+    channels: Annotated[
+        int | None,
+        typer.Option(min=1, help="Channels of the images (3): 1, or those of a multispectral TIFF.", show_default=False),
+    ] = None,
+    strict: Strict = False,
+    max_bad: Annotated[float | None, typer.Option(help=MaxBad.__metadata__[0].help + " (5)", show_default=False)] = None,
+    max_pixels: MaxPixels = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out from its last checkpoint.")] = False,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.", show_default=False)] = None,
     set: Annotated[
@@ -78,11 +96,12 @@ def train(
         try:
             if resume:
                 other: dict[str, Any] = {"--epochs": epochs, "--minutes": minutes, "--config": config, "--set": set}
-                other |= {"--seed": seed, "--backbone": backbone, "--limit": limit, "--device": device}
+                other |= {"--domain": domain, "--seed": seed, "--backbone": backbone, "--limit": limit, "--device": device}
+                other |= {"--channels": channels, "--max-pixels": max_pixels}
                 for option, value in other.items():
                     if value is not None:
                         raise ConfigError(f"{option}: a resumed run keeps the settings in its config.yaml; leave {option} out")
-                summary = api.resume(out, watch=terminal)
+                summary = api.resume(out, strict=strict or None, max_bad=max_bad, watch=terminal)
             else:
                 if data is None:
                     raise ConfigError("train: give DATA, a folder of images or a Parquet file")
@@ -90,12 +109,17 @@ def train(
                     data,
                     out,
                     recipe=recipe,
+                    domain=domain,
                     backbone=backbone,
                     epochs=epochs,
                     minutes=minutes,
                     limit=limit,
                     seed=seed,
                     device=device,
+                    channels=channels,
+                    strict=strict or None,
+                    max_bad=max_bad,
+                    max_pixels=max_pixels,
                     config=config,
                     set=set or (),
                     watch=terminal,
@@ -125,6 +149,9 @@ def compare(
     seed: Annotated[int, typer.Option(min=0, help="Seed of splits.")] = 0,
     device: Device = "auto",
     workers: Workers = 0,
+    strict: Strict = False,
+    max_bad: MaxBad = 5.0,
+    max_pixels: MaxPixels = None,
     no_images: NoImages = False,
 ) -> None:
     """Compare encoders on your images; writes results and a report with the verdict."""
@@ -146,6 +173,9 @@ def compare(
             group_by=group_by,
             device=device,
             workers=workers,
+            strict=strict,
+            max_bad=max_bad,
+            max_pixels=max_pixels,
             images=not no_images,
             watch=terminal,
         )
@@ -172,6 +202,9 @@ def embed(
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 64,
     workers: Workers = 0,
+    strict: Strict = False,
+    max_bad: MaxBad = 5.0,
+    max_pixels: MaxPixels = None,
 ) -> None:
     """Images in, a Parquet file of features out."""
     from selfsight import api
@@ -179,7 +212,17 @@ def embed(
 
     with Terminal() as terminal:
         summary = api.embed(
-            encoder, data, out, limit=limit, device=device, batch_size=batch_size, workers=workers, watch=terminal
+            encoder,
+            data,
+            out,
+            limit=limit,
+            device=device,
+            batch_size=batch_size,
+            workers=workers,
+            strict=strict,
+            max_bad=max_bad,
+            max_pixels=max_pixels,
+            watch=terminal,
         )
     terminal.say(embed_summary(out, summary))
 
@@ -201,6 +244,46 @@ def demo(
     with Terminal() as terminal:
         made = walkthrough.demo(data, out, minutes=minutes or walkthrough.MINUTES, seed=seed, device=device, watch=terminal)
     compare_summary(terminal, made.results, made.report.parent)
+
+
+@app.command(rich_help_panel="Start here")
+def views(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Picture to write, .png or .jpg.", show_default=False)],
+    recipe: Annotated[
+        str, typer.Option(help="A recipe of train, or published views: dinov2, dinov2-paper, dinov3, small.")
+    ] = "dino",
+    domain: Domain = None,
+    images: Annotated[int, typer.Option(help="How many images to show.")] = 6,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the training to show.")] = 0,
+    channels: Annotated[int | None, typer.Option(min=1, help="Channels of the images (3).", show_default=False)] = None,
+    set: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, e.g. --set views.grey=0.", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Time so many workers; default: those of a training.", show_default=False)
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Draw what the network will see of your images, and time how it is made on this machine."""
+    from selfsight import api
+    from selfsight.terminal import Terminal, views_summary
+
+    with Terminal() as terminal:
+        made = api.views(
+            data,
+            out,
+            recipe=recipe,
+            domain=domain,
+            images=images,
+            seed=seed,
+            channels=channels,
+            workers=workers,
+            device=device,
+            set=set or (),
+            watch=terminal,
+        )
+        views_summary(terminal, made)
 
 
 @app.command(rich_help_panel="Start here")

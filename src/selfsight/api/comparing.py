@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from selfsight import device as devices
+from selfsight.api.tolerance import tolerance
 from selfsight.api.watch import Silent, Watch
 from selfsight.comparison.gather import About, Machine
 from selfsight.comparison.labelfree import run_labelfree
@@ -37,6 +38,9 @@ def compare(
     device: str = "auto",
     batch_size: int = 64,
     workers: int = 0,
+    strict: bool = False,
+    max_bad: float = 5.0,
+    max_pixels: int | None = None,
     images: bool = True,
     title: str | None = None,
     notes: Sequence[str] = (),
@@ -47,12 +51,14 @@ def compare(
     Defaults: the incumbent is the first encoder, the tasks are knn and linear, the endpoint is linear top-1, the margin is one
     point. Without `test` a quarter of each class is held out and the split is written down. Labels are taken from `data`; where
     it has none, maps, neighbours and advice on labelling are written instead. `images=False` keeps every picture and file name
-    out of the report. Raises `InputError` before any work for what is wrong.
+    out of the report. More unreadable images than `max_bad` percent of a part stop the work. Raises `InputError` before any work
+    for what is wrong.
     """
     watch = watch or Silent()
     plan = make_plan(list(encoder), incumbent, list(tasks or TASKS), margin, seeds, seed)
     source = open_source(data)
-    machine = Machine(str(devices.resolve(device)), workers, batch_size, watch.say, watch.advance)
+    bearing = tolerance(strict, max_bad)
+    machine = Machine(str(devices.resolve(device)), workers, batch_size, watch.say, watch.advance, bearing, max_pixels)
     folder = Path(out)
     about = About(title or Path(source.location).stem, tuple(notes), images)
     if source.labels is None:

@@ -10,8 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from selfsight import device as devices
+from selfsight.api.tolerance import tolerance
 from selfsight.api.watch import Silent, Watch
 from selfsight.data.sources import first, open_source
+from selfsight.data.tolerance import listed
 from selfsight.encoders import extract, load_encoder
 from selfsight.errors import InputError
 from selfsight.runs import append_jsonl, environment, write_atomic
@@ -26,12 +28,16 @@ def embed(
     device: str = "auto",
     batch_size: int = 64,
     workers: int = 0,
+    strict: bool = False,
+    max_bad: float = 5.0,
+    max_pixels: int | None = None,
     watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Write `out` with columns key, label (if any) and vector (fixed-size list of float32), one row a readable image.
 
     The encoder's provenance stands in the schema metadata under `selfsight`; files that are no images are listed in
-    `bad_images.jsonl` beside `out`. Returns a summary (images, feature_width, images_per_second, bad_images).
+    `bad_images.jsonl` beside `out`. More unreadable images than `max_bad` percent stop the work, with `strict` the first one
+    does. Returns a summary (images, feature_width, images_per_second, bad_images).
     """
     watch = watch or Silent()
     path = Path(out)
@@ -48,7 +54,12 @@ def embed(
             watch.say(remark)
 
     on = devices.resolve(device)
-    found = extract(loaded, source, device=on, batch_size=batch_size, workers=workers, progress=report)
+    listing = path.parent / "bad_images.jsonl"
+    bearing = tolerance(strict, max_bad)
+    if max_pixels is not None:
+        loaded.read = loaded.read.model_copy(update={"max_pixels": max_pixels})
+    with listed(listing):
+        found = extract(loaded, source, device=on, batch_size=batch_size, workers=workers, tolerance=bearing, progress=report)
     columns: dict[str, Any] = {"key": pa.array([source.keys[i] for i in found.indices], pa.string())}
     if source.labels is not None:
         columns["label"] = pa.array(source.labels[found.indices])
@@ -65,10 +76,9 @@ def embed(
     table = pa.table(columns).replace_schema_metadata({"selfsight": json.dumps(about)})
     write_atomic(path, lambda temporary: pq.write_table(table, temporary))
     bad = [*source.rejected, *found.bad]
-    listed = path.parent / "bad_images.jsonl"
-    listed.unlink(missing_ok=True)
+    listing.unlink(missing_ok=True)
     if bad:
-        append_jsonl(listed, [{"key": b.key, "reason": b.reason} for b in bad])
+        append_jsonl(listing, [{"key": b.key, "reason": b.reason} for b in bad])
     return {
         "images": len(found.indices),
         "feature_width": loaded.feature_width,

@@ -6,17 +6,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from selfsight import config
 from selfsight import device as devices
 from selfsight.api.probe import make_probe
+from selfsight.api.tolerance import tolerance
 from selfsight.api.watch import Silent, Watch
-from selfsight.data.sources import Source, first, open_source
+from selfsight.data.decode import DecodeSettings
+from selfsight.data.presets import DEFAULT_DOMAIN
+from selfsight.data.sources import Source, absolute, first, open_source
 from selfsight.errors import ConfigError, InputError, nearest
 from selfsight.runs import RunFolder, append_jsonl
 from selfsight.ssl.estimate import estimate
 from selfsight.ssl.facts import look_at
 from selfsight.ssl.fit import Training
-from selfsight.ssl.recipes import RECIPES, Derived, TrainSettings, as_tree, check
+from selfsight.ssl.recipes import RECIPES, Derived, TrainSettings, as_tree, check, with_domain
 
 DEFAULT_EPOCHS = 100.0
 
@@ -26,28 +31,38 @@ def train(
     out: str | Path,
     *,
     recipe: str = "dino",
+    domain: str | None = None,
     backbone: str | None = None,
     epochs: float | None = None,
     minutes: float | None = None,
     limit: int | None = None,
     seed: int | None = None,
     device: str | None = None,
+    channels: int | None = None,
+    strict: bool | None = None,
+    max_bad: float | None = None,
+    max_pixels: int | None = None,
     config: str | Path | None = None,
     set: Sequence[str] | Mapping[str, Any] = (),
     watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Train without labels and leave a run folder at `out`; returns a summary (step, loss, elapsed_s, knn_top1...).
 
-    Settings come, each over the one before, from the recipe for these images, from the file `config`, from the named arguments
-    and from `set` (`["views.local_count=4"]` or a nested dictionary). Labels in the data are used by the k-NN probe alone.
-    Raises `InputError` for what is wrong beforehand, `TrainingError` for a run that collapsed, `Interrupted` on a signal.
+    Settings come, each over the one before, from the recipe for these images, from the `domain` (photos, documents, aerial,
+    microscopy), which says how their views may be changed, from the file `config`, from the named arguments and from `set`
+    (`["views.local_count=4"]` or a nested dictionary). More unreadable images than `max_bad` percent (5) stop the run, with
+    `strict` the first one does; `max_pixels` refuses larger ones; `channels` takes images of other than three. Labels in the data
+    are used by the k-NN probe alone. Raises `InputError` for what is wrong beforehand, `TrainingError` for a run that collapsed,
+    `Interrupted` on a signal.
     """
     watch = watch or Silent()
     folder = RunFolder(out)
     if folder.exists:
         raise InputError(f"{out}: holds a run already; go on with it by --resume, or give another --out")
     source = open_source(data)
-    given = {"epochs": epochs, "minutes": minutes, "limit": limit, "seed": seed, "device": device}
+    given: dict[str, Any] = {"epochs": epochs, "minutes": minutes, "limit": limit, "seed": seed, "device": device}
+    given["domain"] = domain
+    given |= {"tolerance": _tolerance(strict, max_bad), "views": _reading(channels, max_pixels)}
     settings, derived, bad = plan_training(source, recipe, backbone, given, config, set)
     source = first(source, settings.limit)
     watch.on_plan(settings, derived, estimate(settings, source))
@@ -57,12 +72,15 @@ def train(
     return _run(settings, source, folder, watch, resume=False)
 
 
-def resume(out: str | Path, *, watch: Watch | None = None) -> dict[str, Any]:
-    """Go on with an interrupted run from its last checkpoint, with its own settings."""
+def resume(
+    out: str | Path, *, strict: bool | None = None, max_bad: float | None = None, watch: Watch | None = None
+) -> dict[str, Any]:
+    """Go on with an interrupted run from its last checkpoint, with its own settings but for what it bears of bad images."""
     folder = RunFolder(out)
     if not folder.exists:
         raise InputError(f"{out}: is no run to resume; expected a folder with config.yaml, as 'selfsight train' leaves it")
     settings = config.load(TrainSettings, folder.config)
+    settings = settings.model_copy(update={"tolerance": settings.tolerance.model_copy(update=_tolerance(strict, max_bad) or {})})
     source = first(open_source(settings.data), settings.limit)
     if len(source) != settings.images:
         raise InputError(
@@ -96,14 +114,14 @@ def plan_training(
     if isinstance(over.get("limit"), int):
         source = first(source, over["limit"])
     on = devices.resolve(str(over.get("device", "auto")))
-    look = look_at(source, on.type != "cpu", devices.cores())
+    look = look_at(source, on.type != "cpu", devices.cores(), _decode_settings(over))
     section = over.get("backbone")
     name = section.get("name") if isinstance(section, Mapping) else None
     if name is not None and not isinstance(name, str):
         raise ConfigError(f"backbone.name: expected a name. Got {name!r}.")
-    derived = RECIPES[recipe](look.facts, name)
-    tree = as_tree(derived) | {"recipe": recipe, "data": str(Path(source.location).resolve()), "images": len(source)}
-    tree["workers"] = 1 if on.type == "cpu" else min(12, max(1, devices.cores() - 1))
+    derived = with_domain(RECIPES[recipe](look.facts, name), _domain(over, named_tree, file_tree, file), look.facts.channels)
+    tree = as_tree(derived) | {"recipe": recipe, "data": absolute(source.location), "images": len(source)}
+    tree["workers"] = usual_workers(on)
     # Torch's threads wait for each other in every operation: sharing a core with a worker slows all of them down.
     tree["threads"] = max(1, devices.cores() - int(tree["workers"])) if on.type == "cpu" else None
     tree = config.merge(tree, over)
@@ -113,6 +131,38 @@ def plan_training(
     check(settings)
     values = settings.model_dump(mode="json")
     return settings, [d for d in derived if _at(values, d.key) == d.value], look.bad
+
+
+def _tolerance(strict: bool | None, max_bad: float | None) -> dict[str, Any] | None:
+    """Only what was given, so that a file of settings may say the rest."""
+    given = tolerance(bool(strict), 0.0 if max_bad is None else max_bad).model_dump()
+    return {key: given[key] for key, value in (("strict", strict), ("max_bad", max_bad)) if value is not None} or None
+
+
+def _reading(channels: int | None, max_pixels: int | None) -> dict[str, Any] | None:
+    given = {"channels": channels, "max_pixels": max_pixels}
+    found = {key: value for key, value in given.items() if value is not None}
+    return {"read": found} if found else None
+
+
+def _decode_settings(over: Mapping[str, Any]) -> DecodeSettings:
+    views = over.get("views")
+    read = views.get("read") if isinstance(views, Mapping) else None
+    return config.build(DecodeSettings, read if isinstance(read, Mapping) else {}, "views.read")
+
+
+def usual_workers(on: torch.device) -> int:
+    """Worker processes of a training: one beside the network on the CPU, all cores but one where an accelerator has that."""
+    return 1 if on.type == "cpu" else min(12, max(1, devices.cores() - 1))
+
+
+def _domain(over: Mapping[str, Any], named: Mapping[str, Any], file: Mapping[str, Any], where: str | Path | None) -> str:
+    """The views in a file are those of its own domain, so no other one can be named beside it."""
+    domain = str(over.get("domain", DEFAULT_DOMAIN))
+    before = file.get("domain", domain)
+    if "domain" in named and "views" in file and before != domain:
+        raise ConfigError(f"--domain {domain}: the views in {where} are those of the domain {before}; leave --domain out")
+    return domain
 
 
 def _at(tree: Any, key: str) -> Any:

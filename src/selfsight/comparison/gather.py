@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from selfsight.comparison import cost
 from selfsight.data.sources import BadImage, Source
+from selfsight.data.tolerance import Tolerance
 from selfsight.encoders import Encoder, Features, extract, load_encoder
 from selfsight.results import Cost, EncoderRecord, Role
 from selfsight.runs import append_jsonl
@@ -39,6 +40,8 @@ class Machine:
     batch_size: int
     say: Say
     advance: Advance
+    tolerance: Tolerance
+    max_pixels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,16 @@ def gather(encoders: dict[str, Encoder], source: Source, part: str, machine: Mac
             if remark:
                 machine.say(f"{spec}, {part} images: {remark}")
 
+        if machine.max_pixels is not None:
+            encoder.read = encoder.read.model_copy(update={"max_pixels": machine.max_pixels})
         found[spec] = extract(
-            encoder, source, device=machine.device, batch_size=machine.batch_size, workers=machine.workers, progress=report
+            encoder,
+            source,
+            device=machine.device,
+            batch_size=machine.batch_size,
+            workers=machine.workers,
+            tolerance=machine.tolerance,
+            progress=report,
         )
     common = reduce(np.intersect1d, [f.indices for f in found.values()])
     vectors = {spec: f.vectors[np.isin(f.indices, common)] for spec, f in found.items()}

@@ -14,6 +14,7 @@ from selfsight.comparison.plan import Plan
 from selfsight.comparison.run import run_folders
 from selfsight.comparison.split import TEST_SHARE
 from selfsight.data.sources import Source
+from selfsight.data.tolerance import listed
 from selfsight.results import DataRecord, Labelling, Results
 
 QUERIES = 8
@@ -27,8 +28,10 @@ def run_labelfree(plan: Plan, source: Source, folder: Path, machine: Machine, ab
     """Maps, neighbours, costs and curves of all encoders on unlabelled images; no verdict but advice on labelling."""
     folder.mkdir(parents=True, exist_ok=True)
     encoders = load_all(plan.encoders, machine)
-    found = gather(encoders, source, "unlabelled", machine)
-    bad = write_bad(folder / "bad_images.jsonl", found.bad)
+    unreadable = folder / "bad_images.jsonl"
+    with listed(unreadable):
+        found = gather(encoders, source, "unlabelled", machine)
+    bad = write_bad(unreadable, found.bad)
     keys = [source.keys[i] for i in found.indices]
     reference = found.vectors[plan.incumbent]
     labelling, picks = _labelling(keys)

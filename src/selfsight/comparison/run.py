@@ -13,6 +13,7 @@ from selfsight.comparison.outcomes import Key, Outcomes
 from selfsight.comparison.plan import Plan
 from selfsight.comparison.split import Parts
 from selfsight.comparison.verdict import decide
+from selfsight.data.tolerance import listed
 from selfsight.encoders import parse_spec
 from selfsight.evaluate import TASKS, FeatureSet
 from selfsight.results import Comparison, DataRecord, Results
@@ -24,8 +25,10 @@ def run_comparison(plan: Plan, parts: Parts, folder: Path, machine: Machine, abo
     """Compare all encoders of `plan` on `parts` and write the results folder."""
     folder.mkdir(parents=True, exist_ok=True)
     encoders = load_all(plan.encoders, machine)
-    train, test = gather(encoders, parts.train, "training", machine), gather(encoders, parts.test, "test", machine)
-    bad = write_bad(folder / "bad_images.jsonl", [*train.bad, *test.bad])
+    unreadable = folder / "bad_images.jsonl"
+    with listed(unreadable):
+        train, test = gather(encoders, parts.train, "training", machine), gather(encoders, parts.test, "test", machine)
+    bad = write_bad(unreadable, [*train.bad, *test.bad])
     spent = costs(plan.encoders, machine)
     outcomes = _evaluate(plan, parts, train, test, machine)
     scores = outcomes.scores()

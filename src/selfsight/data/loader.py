@@ -6,27 +6,35 @@ A sample that cannot be read is left out of its batch and reported in it; nothin
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from selfsight.data import photometry
-from selfsight.data.decode import DecodeSettings, Picture, UndecodableError, decode
+from selfsight.data.decode import DecodeSettings, Picture, Pixels, UndecodableError, decode
 from selfsight.data.multichannel import decode_channels
 from selfsight.data.multicrop import cut_views, finish_views, plan_views
 from selfsight.data.opening import OpenedImage, open_image
 from selfsight.data.sources import BadImage, Draws, Source
 from selfsight.data.views import Photometry, ViewSettings
+from selfsight.data.workers import PATIENCE, Crew, Work
 
 T = TypeVar("T")
 _RGB = DecodeSettings()
+_AHEAD = 32
+"""Steps by which a source hears beforehand what will be asked of it."""
+
+
+class Share(NamedTuple):
+    """Which of how many ranks this is."""
+
+    rank: int
+    ranks: int
 
 
 @dataclass
@@ -40,6 +48,10 @@ class ViewBatch:
     draws: list[Photometry] | None
     size: int
     bad: list[BadImage] = field(default_factory=list)
+
+    def pin_memory(self) -> ViewBatch:
+        """The same in memory from which a GPU copies while it works on."""
+        return replace(self, views=[v.pin_memory() for v in self.views])
 
     def finished(self, device: torch.device, settings: ViewSettings) -> list[Tensor]:
         """Normalised views on `device`."""
@@ -64,17 +76,20 @@ def batch_at(source: Source, seed: int, step: int, batch_size: int, rank: int = 
     return epoch, Draws(drawn.indices[mine], drawn.occurrences[mine])
 
 
-class _StepDataset(Dataset[ViewBatch]):
+class _Steps(Work[ViewBatch]):
     """Item `step` is the whole batch of that step."""
 
-    def __init__(self, source: Source, settings: ViewSettings, batch_size: int, seed: int, finish: bool) -> None:
-        self.source, self.settings, self.batch_size, self.seed, self.finish = source, settings, batch_size, seed, finish
+    def __init__(self, source: Source, settings: ViewSettings, batch_size: int, seed: int, share: Share, finish: bool) -> None:
+        super().__init__()
+        self.source, self.settings, self.batch_size, self.seed = source, settings, batch_size, seed
+        self.share, self.finish = share, finish
 
     def __getitem__(self, step: int) -> ViewBatch:
-        epoch, drawn = batch_at(self.source, self.seed, step, self.batch_size)
+        epoch, drawn = batch_at(self.source, self.seed, step, self.batch_size, *self.share)
+        self.source.expect(batch_at(self.source, self.seed, step + _AHEAD, self.batch_size, *self.share)[1].indices)
         images, good, bad = [], [], []
-        for place, index in enumerate(drawn.indices):
-            image = open_sample(self.source, int(index), self.settings.read)
+        for place, index in enumerate(drawn.indices.tolist()):
+            image = self._open(index)
             if isinstance(image, BadImage):
                 bad.append(image)
             else:
@@ -84,52 +99,82 @@ class _StepDataset(Dataset[ViewBatch]):
             return ViewBatch([], None, 0, bad)
         samples = drawn.indices[good]
         plan = plan_views(images, samples, self.seed, epoch, self.settings, drawn.occurrences[good])
-        views = (finish_views if self.finish else cut_views)(images, plan, self.settings)
+        views = (finish_views if self.finish else cut_views)(
+            [_Held(self, *pair) for pair in zip(samples, images, strict=True)], plan, self.settings
+        )
         bad += [BadImage(self.source.keys[int(samples[place])], reason) for place, reason in views.failed.items()]
         return ViewBatch(views.crops, views.draws, len(images) - len(views.failed), bad)
 
+    def _open(self, index: int) -> OpenedImage | BadImage:
+        if index in self.avoid:
+            return BadImage(self.source.keys[index], self.avoid[index])
+        with self.holding(index):
+            return open_sample(self.source, index, self.settings.read)
+
+
+class _Held:
+    """An image that is announced while it is decoded."""
+
+    def __init__(self, work: _Steps, index: int, image: OpenedImage) -> None:
+        self._work, self._index, self._image = work, index, image
+        self.width, self.height = image.width, image.height
+
+    def pixels(self, shrink: int = 1) -> Pixels:
+        with self._work.holding(self._index):
+            return self._image.pixels(shrink)
+
 
 def view_batches(
-    source: Source, settings: ViewSettings, *, batch_size: int, seed: int, start: int, stop: int, workers: int, finish: bool
-) -> Iterator[ViewBatch]:
-    """Batches of the steps `start` to `stop`. With `finish` the worker also does the colours (for training on the CPU)."""
-    dataset = _StepDataset(source, settings, batch_size, seed, finish)
-    loader: DataLoader[ViewBatch] = DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=range(start, stop),
-        num_workers=workers,
-        collate_fn=_identity,
-        worker_init_fn=_start_worker if workers else None,
-        prefetch_factor=4 if workers else None,
-    )
-    yield from loader
+    source: Source,
+    settings: ViewSettings,
+    *,
+    batch_size: int,
+    seed: int,
+    workers: int,
+    finish: bool,
+    share: Share | None = None,
+    pin: bool = False,
+    patience: float = PATIENCE,
+) -> Crew[ViewBatch]:
+    """The batches of a training, one an item: the same for any number of workers and from any step on, a share for each rank.
+
+    With `finish` the workers also do the colours (for training on the CPU).
+    """
+    work = _Steps(source, settings, batch_size, seed, share or Share(0, 1), finish)
+    return Crew(work, workers, pin=pin, patience=patience)
 
 
-class _PreparedDataset(Dataset[tuple[int, Any]]):
-    def __init__(self, source: Source, prepare: Callable[[Picture], Tensor], read: DecodeSettings) -> None:
-        self.source, self.prepare, self.read = source, prepare, read
+class _Pictures(Work[tuple[list[int], Tensor | None, list[BadImage]]]):
+    """Item `number` is a batch of prepared images in the order of the source."""
 
-    def __len__(self) -> int:
-        return len(self.source)
+    def __init__(self, source: Source, prepare: Callable[[Picture], Tensor], read: DecodeSettings, batch_size: int) -> None:
+        super().__init__()
+        self.source, self.prepare, self.read, self.batch_size = source, prepare, read, batch_size
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor | BadImage]:
-        image = read_picture(self.source, index, self.read)
-        return index, image if isinstance(image, BadImage) else self.prepare(image)
+    def __getitem__(self, number: int) -> tuple[list[int], Tensor | None, list[BadImage]]:
+        good, images, bad = [], [], []
+        for index in range(number * self.batch_size, min(len(self.source), (number + 1) * self.batch_size)):
+            image = self._prepared(index)
+            if isinstance(image, BadImage):
+                bad.append(image)
+            else:
+                good.append(index)
+                images.append(image)
+        return good, torch.stack(images) if images else None, bad
+
+    def _prepared(self, index: int) -> Tensor | BadImage:
+        if index in self.avoid:
+            return BadImage(self.source.keys[index], self.avoid[index])
+        with self.holding(index):
+            image = read_picture(self.source, index, self.read)
+            return image if isinstance(image, BadImage) else self.prepare(image)
 
 
 def image_batches(
     source: Source, prepare: Callable[[Picture], Tensor], *, batch_size: int, workers: int, read: DecodeSettings = _RGB
 ) -> Iterator[tuple[list[int], Tensor | None, list[BadImage]]]:
     """(indices of the good samples, images [B, ...] or None if all are bad, the bad ones), once through the source in order."""
-    loader: DataLoader[Any] = DataLoader(
-        _PreparedDataset(source, prepare, read),
-        batch_size=batch_size,
-        num_workers=workers,
-        collate_fn=_good_and_bad,
-        worker_init_fn=_start_worker if workers else None,
-    )
-    yield from loader
+    return Crew(_Pictures(source, prepare, read, batch_size), workers).items(0, -(-len(source) // batch_size))
 
 
 def open_sample(source: Source, index: int, settings: DecodeSettings = _RGB) -> OpenedImage | BadImage:
@@ -156,19 +201,3 @@ def _attempt(source: Source, index: int, read: Callable[[bytes], T]) -> T | BadI
         return BadImage(source.keys[index], str(error))
     except OSError as error:
         return BadImage(source.keys[index], f"cannot be read ({error.strerror or error})")
-
-
-def _good_and_bad(items: list[tuple[int, Tensor | BadImage]]) -> tuple[list[int], Tensor | None, list[BadImage]]:
-    good = [(index, item) for index, item in items if not isinstance(item, BadImage)]
-    bad = [item for _, item in items if isinstance(item, BadImage)]
-    return [index for index, _ in good], torch.stack([item for _, item in good]) if good else None, bad
-
-
-def _identity(item: T) -> T:
-    return item
-
-
-def _start_worker(worker: int) -> None:
-    """Ctrl-C reaches the whole process group; the training process alone decides what to do about it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)

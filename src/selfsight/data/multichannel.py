@@ -40,6 +40,8 @@ def _from_tiff(data: bytes, settings: DecodeSettings) -> Pixels:
             values = series.asarray()
     except tifffile.TiffFileError as error:
         raise UndecodableError(str(error)) from None
+    if values.ndim == 3 and values.shape[2] == settings.channels != values.shape[0]:
+        return _checked(values, settings)  # also an array [H, W, C] that was stored as H pages
     # Bands are samples (S), channels (C) or pages of an unnamed axis (I, Q); whichever holds them goes last.
     bands = [axis for axis in axes if axis not in "YX" and shape[axis] > 1]
     if len(bands) > 1:

@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 
 from selfsight.data.loader import image_batches
 from selfsight.data.sources import BadImage, Source
+from selfsight.data.tolerance import Tolerance
 from selfsight.encoders.base import Encoder, digest
 from selfsight.errors import DataError, SelfsightError
 from selfsight.runs import cache_folder, write_atomic
@@ -52,21 +53,29 @@ def extract(
     batch_size: int = 64,
     workers: int = 0,
     cache: bool = True,
+    tolerance: Tolerance | None = None,
     progress: Progress | None = None,
 ) -> Features:
     """Features of every readable image of `source`, from the cache where they have been computed before.
 
     A cache that is damaged or cannot be written costs time, never the run: the remark goes to `progress`. Raises `DataError`
-    where not one image can be read and `SelfsightError` where a feature is not finite.
+    where not one image can be read, `TooManyBadError` where more are bad than `tolerance` bears (all by default), and
+    `SelfsightError` where a feature is not finite.
     """
     report = progress or _silent
+
+    def bearable(bad: list[BadImage], tried: int) -> None:
+        if tolerance is not None:
+            tolerance.check(bad, tried, len(source), source.location)
+
     path = cache_folder("features") / f"{key(encoder, source)}.safetensors" if cache else None
     if path is not None:
         kept = _read(path, encoder.feature_width, len(source), report)
         if kept is not None:
+            bearable(kept.bad, len(source))
             report(len(source), len(source), "features from the cache")
             return kept
-    features = _computed(encoder.to(device), source, torch.device(device), batch_size, workers, report)
+    features = _computed(encoder.to(device), source, torch.device(device), batch_size, workers, bearable, report)
     if path is not None:
         _keep(path, features, encoder.spec, len(source), report)
     return features
@@ -85,7 +94,13 @@ def key(encoder: Encoder, source: Source) -> str:
 
 
 def _computed(
-    encoder: Encoder, source: Source, device: torch.device, batch_size: int, workers: int, report: Progress
+    encoder: Encoder,
+    source: Source,
+    device: torch.device,
+    batch_size: int,
+    workers: int,
+    bearable: Callable[[list[BadImage], int], None],
+    report: Progress,
 ) -> Features:
     vectors: list[npt.NDArray[np.float32]] = []
     indices: list[int] = []
@@ -94,6 +109,7 @@ def _computed(
     batches = image_batches(source, encoder.prepare, batch_size=batch_size, workers=workers, read=encoder.read)
     for good, images, unreadable in batches:
         bad += unreadable
+        bearable(bad, len(indices) + len(good) + len(bad))
         if images is not None:
             vectors.append(_finite(encoder.encode(images.to(device)).cpu().numpy(), encoder, source, good))
             indices += good

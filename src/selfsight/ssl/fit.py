@@ -14,15 +14,16 @@ from typing import Any, Protocol
 import torch
 
 from selfsight import config, device, runs
-from selfsight.data.loader import ViewBatch, view_batches
-from selfsight.data.sources import Source
+from selfsight.data.sources import BadImage, Source
+from selfsight.data.tolerance import BadImages, TooManyBadError
 from selfsight.errors import DataError, Interrupted, TrainingError
 from selfsight.models.backbones import Backbone, build_backbone
 from selfsight.models.heads import DINOHead
 from selfsight.ssl import checkpoint
 from selfsight.ssl.clock import Clock
+from selfsight.ssl.feed import Fed, Feed
 from selfsight.ssl.health import CollapseWatch, check_finite
-from selfsight.ssl.log import BadImages, MetricsLog
+from selfsight.ssl.log import MetricsLog
 from selfsight.ssl.objectives import OBJECTIVES
 from selfsight.ssl.objectives.base import Loss
 from selfsight.ssl.optimizer import make_optimizer
@@ -93,7 +94,7 @@ class Training:
         kept = [row for row in runs.read_jsonl(folder.metrics) if row["step"] <= self.learner.step] if resume else []
         if folder.metrics.is_file():
             runs.write_text_atomic(folder.metrics, "".join(json.dumps(row) + "\n" for row in kept))
-        self.bad = BadImages(folder.bad_images)
+        self.bad = BadImages(folder.bad_images, settings.tolerance, len(source), settings.data, source.rejected)
         self.watch = CollapseWatch(self._window())
         self.last_loss = next((row["loss"] for row in reversed(kept) if "loss" in row), float("nan"))
         self._probed_at, self._probed = -1, dict[str, float]()
@@ -108,9 +109,9 @@ class Training:
             probe_step = self._next_probe()
             if self.learner.step == 0:
                 self._probe(log)
-            for batch, wait in () if self.clock.finished(self.learner.step) else self._timed_batches():
+            for batch in () if self.clock.finished(self.learner.step) else self._batches():
                 loss, rates = self._step(batch)
-                self._observe(log, loss, rates, wait, len(batch.views[0]) // 2 if batch.views else 0)
+                self._observe(log, loss, rates, batch)
                 now = time.monotonic()
                 if stop.signal is not None:
                     self._save()
@@ -134,29 +135,14 @@ class Training:
             **final,
         }
 
-    def _timed_batches(self) -> Iterator[tuple[ViewBatch, float]]:
-        """(batch, seconds waited for it)."""
-        s = self.settings
+    def _batches(self) -> Iterator[Fed]:
         stop = self.clock.total_steps or self.learner.step + 10**9
-        batches = view_batches(
-            self.source,
-            s.views,
-            batch_size=s.batch_size,
-            seed=s.seed,
-            start=self.learner.step,
-            stop=stop,
-            workers=s.workers,
-            finish=self.device.type == "cpu",
-        )
-        before = time.perf_counter()
-        for batch in batches:
-            yield batch, time.perf_counter() - before
-            before = time.perf_counter()
+        return Feed(self.source, self.settings, self.device).batches(self.learner.step, stop)
 
-    def _step(self, batch: ViewBatch) -> tuple[Loss | None, Rates]:
+    def _step(self, batch: Fed) -> tuple[Loss | None, Rates]:
         s, learner = self.settings, self.learner
         rates = rates_at(self.clock.progress(learner.step), self.clock.nominal_steps, s.optimizer, s.teacher_momentum)
-        self.bad.add(batch.bad)
+        self._list(batch.bad)
         if not batch.size:
             if len(self.bad) >= len(self.source):
                 raise DataError(
@@ -166,11 +152,21 @@ class Training:
             return None, rates
         # Stochastic depth draws from torch's generator: seeding it by step makes a resumed run draw the same.
         torch.manual_seed(s.seed * 1_000_003 + learner.step)
-        return train_step(learner, batch.finished(self.device, s.views), rates, s.optimizer.clip, s.precision), rates
+        return train_step(learner, batch.views, rates, s.optimizer.clip, s.precision), rates
 
-    def _observe(self, log: MetricsLog, loss: Loss | None, rates: Rates, wait: float, images: int) -> None:
+    def _list(self, bad: list[BadImage]) -> None:
+        """Where they are too many the run ends, but what was learnt before is kept."""
+        tried = min(len(self.source), (self.learner.step + 1) * self.settings.batch_size)
+        try:
+            self.bad.add(bad, tried)
+        except TooManyBadError:
+            if self.learner.step:
+                self._save()
+            raise
+
+    def _observe(self, log: MetricsLog, loss: Loss | None, rates: Rates, batch: Fed) -> None:
         """Reading a number from a GPU waits for it, so there it is done only every `log_every` steps."""
-        self.clock.count(images, wait)
+        self.clock.count(batch.size, batch.wait)
         step, every = self.learner.step, self.settings.log_every
         if loss is None or (self.device.type != "cpu" and step % every):
             return

@@ -15,6 +15,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from selfsight.config import Settings
+from selfsight.data.presets import DEFAULT_DOMAIN, domain_changes
+from selfsight.data.tolerance import Tolerance
 from selfsight.data.views import ViewSettings
 from selfsight.errors import ConfigError, nearest
 from selfsight.models.backbones import BackboneSettings, is_vit_name, patch_of
@@ -28,6 +30,7 @@ class TrainSettings(Settings):
     """Everything that defines a training; `config.yaml` of a run is this."""
 
     recipe: str
+    domain: str = DEFAULT_DOMAIN
     data: str
     images: int = Field(ge=1)
     limit: int | None = None
@@ -49,6 +52,7 @@ class TrainSettings(Settings):
     log_every: int = Field(10, ge=1)
     probe_every_epochs: float = Field(1.0, gt=0)
     save_every_minutes: float = Field(5.0, gt=0)
+    tolerance: Tolerance = Tolerance()
     collapse_window: float = Field(0.25, gt=0, le=1)
 
     @property
@@ -171,6 +175,13 @@ def _photographs(facts: Facts, backbone: str | None) -> list[Derived]:
 
 
 RECIPES: dict[str, Callable[[Facts, str | None], list[Derived]]] = {"dino": dino}
+
+
+def with_domain(rows: list[Derived], domain: str, channels: int) -> list[Derived]:
+    """What a domain changes about the views, in the place of what the recipe says of them."""
+    over = [Derived(f"views.{key}", value, f"domain {domain}") for key, value in domain_changes(domain, channels).items()]
+    replaced = {row.key for row in over}
+    return [*(row for row in rows if row.key not in replaced), *over]
 
 
 def as_tree(rows: list[Derived]) -> dict[str, Any]:

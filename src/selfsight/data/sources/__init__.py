@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from selfsight.data.sources import folder, mixture_spec, parquet, shards, table
+from selfsight.data.sources import folder, mixture_spec, parquet, shards, table, video
 from selfsight.data.sources.base import BadImage, Draws, Source, Subset, first
-from selfsight.data.sources.location import is_remote, split_options, whole
+from selfsight.data.sources.location import absolute, is_remote, split_options, whole
 from selfsight.data.sources.mixture_spec import Data
 from selfsight.data.sources.shard_cache import positive
 from selfsight.errors import DataError
@@ -40,6 +40,12 @@ SOURCES: dict[str, Kind] = {
         "tar shards",
         {"image": shards.extension, "window": whole(1), "cache_gb": positive},
     ),
+    "video": Kind(
+        video.matches,
+        video.VideoSource,
+        "video files",
+        {"fps": video.rate, "every": whole(1), "window": whole(1), "cache_mb": whole(1)},
+    ),
     "mixture": Kind(
         mixture_spec.matches, lambda location: mixture_spec.from_yaml(location, open_source), "a .yaml mixture of these"
     ),
@@ -61,7 +67,8 @@ def open_source(data: Data) -> Source:
     for kind in SOURCES.values():
         if kind.matches(location):
             return kind.open(location, **_values(text, kind, options))
-    expected = " or ".join(kind.expects for kind in SOURCES.values())
+    *others, last = sorted((kind.expects for kind in SOURCES.values()), key="a folder of images".__ne__)
+    expected = f"{', '.join(others)} or {last}"
     if not is_remote(location) and not Path(location).exists():
         raise DataError(f"{text}: does not exist; expected {expected}")
     raise DataError(f"{text}: is no source of images; expected {expected}")
@@ -80,4 +87,4 @@ def _values(text: str, kind: Kind, options: Mapping[str, str]) -> dict[str, Any]
     return values
 
 
-__all__ = ["SOURCES", "BadImage", "Data", "Draws", "Kind", "Source", "Subset", "first", "open_source"]
+__all__ = ["SOURCES", "BadImage", "Data", "Draws", "Kind", "Source", "Subset", "absolute", "first", "open_source"]

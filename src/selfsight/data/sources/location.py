@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -12,6 +13,11 @@ def is_remote(location: str) -> bool:
     """Whether this is an address such as s3://bucket/key and no path."""
     scheme, sign, _ = location.partition("://")
     return bool(sign) and scheme.isalnum()
+
+
+def absolute(location: str) -> str:
+    """The same place seen from any folder; addresses are so already."""
+    return location if is_remote(location) else os.path.abspath(location)  # noqa: PTH100 (braces and stars are no path yet)
 
 
 def split_options(text: str, known: Collection[str]) -> tuple[str, dict[str, str]]:
