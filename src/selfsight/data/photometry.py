@@ -39,7 +39,7 @@ def apply(pixels: Tensor, draws: Photometry, settings: ViewSettings) -> Tensor:
     step = max(1, _CACHE // (4 * channels * size**2)) if pixels.device.type == "cpu" else n
     if settings.stain:
         pixels = _stained(pixels.float(), draws.stain)
-    affine = _colour_map(_means(pixels, step), draws, settings).to(pixels.device)
+    affine = _colour_map(_means(pixels, step), draws, settings)
     # Views of one blur radius next to each other: a slice of them costs no copy, a selection would.
     radius = np.minimum(np.ceil(3 * draws.sigma).astype(np.int64), size - 1)
     order = np.argsort(radius, kind="stable")
@@ -81,7 +81,7 @@ def _put(views: Tensor, rows: npt.NDArray[np.int64], out: Tensor) -> None:
 
 def _means(pixels: Tensor, step: int) -> Tensor:
     """Mean colour of each view, [n, C], 0 to 1."""
-    return torch.cat([part.float().mean(dim=(2, 3)) for part in torch.split(pixels, step)]).cpu() / 255
+    return torch.cat([part.float().mean(dim=(2, 3)) for part in torch.split(pixels, step)]) / 255
 
 
 def _placed(pixels: Tensor, draws: Photometry) -> Tensor:
@@ -111,25 +111,27 @@ def _colour_map(mean: Tensor, draws: Photometry, settings: ViewSettings) -> Tens
     the chain, which is the same affine map applied to `mean`.
     """
     n, channels = mean.shape
-    luma = torch.tensor(_LUMA) if channels == 3 else torch.full((channels,), 1 / channels)
-    steps = _steps(draws, channels)
-    matrix, offset = torch.eye(channels).repeat(n, 1, 1), torch.zeros(n, channels)
-    order = _ORDERS[torch.from_numpy(draws.order)]
-    rows = torch.arange(n)
-    contrast = torch.from_numpy(draws.contrast).float()
+    # Worked out on the device of the pixels: to bring the means to the host would make it wait for the device.
+    device = mean.device
+    luma = torch.tensor(_LUMA if channels == 3 else (1 / channels,) * channels, device=device)
+    steps = _steps(draws, channels).to(device)
+    matrix, offset = torch.eye(channels, device=device).repeat(n, 1, 1), torch.zeros(n, channels, device=device)
+    order = _ORDERS[torch.from_numpy(draws.order)].to(device)
+    rows = torch.arange(n, device=device)
+    contrast = torch.from_numpy(draws.contrast).float().to(device)
     for position in range(4):
         kind = order[:, position]
         step = steps[kind, rows]
         grey = ((matrix @ mean[:, :, None])[:, :, 0] + offset) @ luma
-        shift = torch.where(kind == 1, (1 - contrast) * grey, torch.zeros(n))
+        shift = torch.where(kind == 1, (1 - contrast) * grey, 0.0)
         matrix = step @ matrix
         offset = (step @ offset[:, :, None])[:, :, 0] + shift[:, None]
     if channels == 3:
-        grey_rows = torch.from_numpy(draws.grey)
+        grey_rows = torch.from_numpy(draws.grey).to(device)
         to_grey = luma.expand(3, 3)
         matrix = torch.where(grey_rows[:, None, None], to_grey @ matrix, matrix)
         offset = torch.where(grey_rows[:, None], offset @ to_grey.T, offset)
-    m, s = torch.tensor(settings.mean), torch.tensor(settings.std)
+    m, s = torch.tensor(settings.mean, device=device), torch.tensor(settings.std, device=device)
     return torch.cat([matrix / 255, (offset - m)[:, :, None]], dim=2) / s[:, None]
 
 
