@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from selfsight.api import compare, embed, report, resume, train
+    from selfsight.api import compare, embed, report, resume, train, views
     from selfsight.checkup import doctor
     from selfsight.encoders import load_encoder
     from selfsight.walkthrough import demo
@@ -26,9 +26,10 @@ _HOMES = {
     "report": "selfsight.api",
     "resume": "selfsight.api",
     "train": "selfsight.api",
+    "views": "selfsight.api",
 }
 
-__all__ = ["__version__", "compare", "demo", "doctor", "embed", "load_encoder", "report", "resume", "train"]
+__all__ = ["__version__", "compare", "demo", "doctor", "embed", "load_encoder", "report", "resume", "train", "views"]
 
 
 def __getattr__(name: str) -> Any:

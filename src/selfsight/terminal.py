@@ -134,6 +134,34 @@ def compare_summary(terminal: Terminal, results: Results, out: Path) -> None:
     terminal.say(f"report: {out / 'report.html'}{bad}")
 
 
+def views_summary(terminal: Terminal, made: Mapping[str, Any]) -> None:
+    """How long views take on this machine, and where the sheet is."""
+    table = Table(title=f"this machine, timed on {made['timed_images']} images", title_justify="left")
+    table.add_column("stage")
+    table.add_column("where")
+    table.add_column("speed", justify="right")
+    for row in _pace(made):
+        table.add_row(*row)
+    terminal.console.print(table)
+    bad = made["bad_images"]
+    left_out = f"; {len(bad)} files left out, first {bad[0]['key']} ({bad[0]['reason']})" if bad else ""
+    terminal.say(f"done: {made['sheet']}, {len(made['images'])} images{left_out}")
+
+
+def _pace(made: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Rows of the table of `views_summary`."""
+    on = "one core" if made["device"] == "cpu" else made["device"]
+    where = {"read": "one core", "decode": "one core", "crop": "one core", "photometry": on}
+    rows = [(stage, core, f"{made[f'{stage}_ms']:.2f} ms an image") for stage, core in where.items()]
+    workers = f"{made['workers']} worker{'s' if made['workers'] > 1 else ''}" if made["workers"] else "the training itself"
+    rows.append(("all of it", "one core", f"{made['worker_images_per_second']:.0f} images/s"))
+    rows.append(("loading", workers, f"{made['loader_images_per_second']:.0f} images/s"))
+    if made["wait_share"] is not None:
+        rows.append(("network", made["device"], f"{made['network_images_per_second']:.3g} images/s"))
+        rows.append(("waiting for data", "a training", f"{made['wait_share']:.0%} of its time"))
+    return rows
+
+
 def doctor_table(findings: Sequence[Finding]) -> None:
     table = Table(show_header=False, box=None)
     for finding in findings:

@@ -6,6 +6,7 @@ Argument names are those of the command line.
 from selfsight.api.comparing import compare, report
 from selfsight.api.embedding import embed
 from selfsight.api.training import resume, train
+from selfsight.api.viewing import views
 from selfsight.api.watch import Silent, Watch
 
-__all__ = ["Silent", "Watch", "compare", "embed", "report", "resume", "train"]
+__all__ = ["Silent", "Watch", "compare", "embed", "report", "resume", "train", "views"]

@@ -22,12 +22,13 @@ _STEPS = 3
 
 
 class Estimate(NamedTuple):
-    """Seconds a step, steps and seconds in all, and bytes that the run folder will hold."""
+    """Seconds a step, steps and seconds in all, bytes that the run folder will hold, and what a step takes without waiting."""
 
     step_seconds: float
     steps: int
     seconds: float
     disk_bytes: int
+    network_seconds: float
 
 
 def estimate(settings: TrainSettings, source: Source) -> Estimate:
@@ -50,7 +51,7 @@ def estimate(settings: TrainSettings, source: Source) -> Estimate:
     numbers = sum(p.numel() for p in learner.student.parameters())
     # Student, teacher and two moments in the checkpoint, the teacher again by itself, and a line of metrics a few steps.
     disk = 4 * numbers * 5 + 600 * (steps // settings.log_every)
-    return Estimate(step, steps, steps * step, disk)
+    return Estimate(step, steps, steps * step, disk, network)
 
 
 def _views(settings: TrainSettings, source: Source, on: torch.device) -> tuple[float, list[torch.Tensor]]:

@@ -1,0 +1,245 @@
+"""A contact sheet: images, where their views are cut, and the views as the network gets them."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from selfsight.data.decode import Pixels, UndecodableError
+from selfsight.data.draws import Indices
+from selfsight.data.multicrop import finish_views, plan_views
+from selfsight.data.opening import OpenedImage
+from selfsight.data.views import Photometry, ViewSettings
+
+Bytes: TypeAlias = npt.NDArray[np.uint8]
+Place: TypeAlias = tuple[int, int]
+Colour: TypeAlias = tuple[int, int, int]
+
+MAX_WIDTH, _MIN_WIDTH = 2400, 800
+_GLOBAL, _LOCAL = 224, 104
+"""About how large views are shown; smaller ones by a whole multiple of their pixels."""
+_GAP, _MARGIN, _FRAME = 10, 24, 3
+_TEXT, _LINE, _TITLE = 13, 16, 22
+_GROUND, _INK, _PALE = (228, 228, 228), (24, 24, 24), (84, 84, 84)
+_GLOBAL_COLOURS: tuple[Colour, Colour] = ((213, 94, 0), (0, 114, 178))
+"""Vermilion and blue of Okabe and Ito, which the colour-blind tell apart."""
+
+
+class SheetRow(NamedTuple):
+    """One image [H, W, 3] and its views: boxes [views, 4] in its pixels, what was drawn, pixels [S, S, 3] of each."""
+
+    key: str
+    image: Bytes
+    boxes: Indices
+    draws: list[Photometry]
+    views: list[Bytes]
+
+
+def sheet_row(key: str, image: OpenedImage, sample: int, seed: int, settings: ViewSettings) -> SheetRow:
+    """The views of the first epoch. Of images of many channels the first three are seen. Raises `UndecodableError`."""
+    pixels = image.pixels()
+    plan = plan_views([image], [sample], seed, 0, settings)
+    made = finish_views([image], plan, settings)
+    if made.failed:
+        raise UndecodableError(made.failed[0])
+    views = [_seen(view, settings) for kind in made.crops for view in kind]
+    return SheetRow(key, _rgb(pixels), plan.boxes[:, 0], plan.draws, views)
+
+
+def draw_sheet(rows: Sequence[SheetRow], settings: ViewSettings, title: str, notes: Sequence[str]) -> Image.Image:
+    """One row an image: the whole with the boxes of its crops, the global views, the local ones. At most 2400 pixels wide."""
+    at = _Layout(rows, settings)
+    inside = at.width - 2 * _MARGIN
+    head = [line for note in notes for line in wrapped(note.split(" "), inside, " ")]
+    top = _MARGIN + _TITLE + 2 * _GAP + len(head) * (_LINE + 2)
+    first = top + _LINE + _GAP
+    sheet = Image.new("RGB", (at.width, first + len(rows) * (at.height + 2 * _GAP) - 2 * _GAP + _MARGIN), _GROUND)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((_MARGIN, _MARGIN - 4), _short(title, inside, _TITLE), _INK, _font(_TITLE))
+    _write(pen, (_MARGIN, _MARGIN + _TITLE + _GAP - 2), head, _LINE + 2)
+    for x, heading, colour in at.headings(settings):
+        pen.text((x, top), heading, colour, _font(_TEXT + 1))
+    for number, row in enumerate(rows):
+        _draw_row(sheet, row, at, first + number * (at.height + 2 * _GAP), settings)
+    return sheet
+
+
+def described(settings: ViewSettings) -> list[str]:
+    """What the settings say, in words."""
+    s = settings
+    locals_ = f", {s.local_count} local ones of {s.local_size} px from {_span(s.local_scale)} of it" if s.local_count else ""
+    more = {
+        f"upside down {s.vertical_flip:g}": s.vertical_flip,
+        "turned by quarters": s.quarter_turns,
+        f"stains up to {s.stain:g}": s.stain,
+    }
+    colour = {"brightness": s.brightness, "contrast": s.contrast, "saturation": s.saturation, "hue": s.hue}
+    strengths = ", ".join(f"{name} {value:g}" for name, value in colour.items() if value)
+    blur = f"{' / '.join(f'{p:g}' for p in s.blur)} of global 1 / global 2 / local views, sigma {_span(s.blur_sigma)} px"
+    return [
+        f"2 global views of {s.global_size} px from {_span(s.global_scale)} of the image{locals_}",
+        ", ".join([f"flip {s.flip:g}", *(words for words, done in more.items() if done)])
+        + f", colour {s.jitter:g} ({strengths or 'nothing'}), grey {s.grey:g}",
+        (f"blur {blur}" if any(s.blur) else "no blur")
+        + (f", solarise {s.solarize:g} of global 2" if s.solarize else ", no solarising"),
+    ]
+
+
+def _span(pair: tuple[float, float]) -> str:
+    return f"{pair[0]:g} to {pair[1]:g}"
+
+
+def changes(draws: Photometry, row: int = 0) -> list[str]:
+    """What was done to one view, in a few words each."""
+    jittered = any(getattr(draws, name)[row] != 1 for name in ("brightness", "contrast", "saturation")) or draws.hue[row] != 0
+    found = {
+        f"{90 * int(draws.quarters[row])}\N{DEGREE SIGN}": draws.quarters[row] > 0,
+        "flip": draws.flip[row],
+        "upside down": draws.vertical[row],
+        "colour": jittered,
+        "grey": draws.grey[row],
+        f"blur {draws.sigma[row]:.1f}": draws.sigma[row] > 0,
+        "solarise": draws.solarize[row],
+    }
+    # Stains are changed in every view or in none, so they are worth a word only where nothing else is.
+    return [words for words, done in found.items() if done] or ["stains" if draws.stain[row].any() else "unchanged"]
+
+
+def wrapped(parts: Sequence[str], width: int, between: str = ", ") -> list[str]:
+    """Lines of parts that are not cut; a part that is too long has a line of its own."""
+    lines: list[str] = []
+    for part in parts:
+        longer = f"{lines[-1]}{between}{part}" if lines else part
+        if lines and _font(_TEXT).getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return lines
+
+
+class _Layout:
+    """Where everything of a row stands, in pixels of the sheet."""
+
+    def __init__(self, rows: Sequence[SheetRow], settings: ViewSettings) -> None:
+        self.whole, self.local = _shown(settings.global_size, _GLOBAL), _shown(settings.local_size, _LOCAL)
+        step = self.whole + 2 * _FRAME + 2 * _GAP
+        left = _MARGIN + max(fitted(row.image, self.whole).width for row in rows) + 2 * _GAP
+        self.globals = (left, left + step)
+        self.locals = left + 2 * step
+        columns = (MAX_WIDTH - _MARGIN - self.locals + _GAP) // (self.local + _GAP)
+        columns = min(columns, -(-settings.local_count // 2))
+        self.columns, self.count = columns, min(settings.local_count, 2 * columns)
+        self.width = max(_MIN_WIDTH, self.locals + columns * (self.local + _GAP) - _GAP + _MARGIN)
+        high = [
+            max((len(wrapped(changes(draws), size)) for row in rows for draws in row.draws[views]), default=0)
+            for size, views in ((self.whole, slice(2)), (self.local, slice(2, 2 + self.count)))
+        ]
+        self.step = self.local + _FRAME + high[1] * _LINE + _GAP
+        below = max(2, high[0]) * _LINE + 2 * _FRAME
+        self.height = max(self.whole + below, 2 * self.step - _GAP if self.count > 1 else 0)
+
+    def local_at(self, number: int) -> Place:
+        """Left and top of a local view, in a row whose top is 0."""
+        return self.locals + number % self.columns * (self.local + _GAP), number // self.columns * self.step
+
+    def headings(self, settings: ViewSettings) -> list[tuple[int, str, Colour]]:
+        found = [(_MARGIN, "image and crops", _INK)]
+        for number, (x, colour) in enumerate(zip(self.globals, _GLOBAL_COLOURS, strict=True)):
+            found.append((x, f"global view {number + 1}", colour))
+        if self.count:
+            left_out = f", the first {self.count} of {settings.local_count}" if self.count < settings.local_count else ""
+            found.append((self.locals, f"local views{left_out}", _INK))
+        return found
+
+
+def _draw_row(sheet: Image.Image, row: SheetRow, at: _Layout, top: int, settings: ViewSettings) -> None:
+    pen = ImageDraw.Draw(sheet)
+    picture = fitted(row.image, at.whole)
+    sheet.paste(_boxed(picture, row, at.count), (_MARGIN, top + _FRAME))
+    room = at.globals[0] - _MARGIN - 2 * _GAP
+    size = f"{row.image.shape[1]} x {row.image.shape[0]}"
+    _write(pen, (_MARGIN, top + picture.height + 2 * _FRAME + 2), [_short(row.key, room, _TEXT), size])
+    for view, (x, colour) in enumerate(zip(at.globals, _GLOBAL_COLOURS, strict=True)):
+        pen.rectangle((x, top, x + at.whole + 2 * _FRAME - 1, top + at.whole + 2 * _FRAME - 1), colour)
+        sheet.paste(_resized(row.views[view], at.whole), (x + _FRAME, top + _FRAME))
+        _write(pen, (x, top + at.whole + 2 * _FRAME + 2), wrapped(changes(row.draws[view]), at.whole))
+    for number in range(at.count):
+        x, y = at.local_at(number)
+        sheet.paste(_resized(row.views[2 + number], at.local), (x, top + y))
+        _write(pen, (x, top + y + at.local + _FRAME), wrapped(changes(row.draws[2 + number]), at.local))
+
+
+def _boxed(picture: Image.Image, row: SheetRow, count: int) -> Image.Image:
+    """The picture with the boxes of its crops: local ones thin, global ones in their colours above them."""
+    picture = picture.copy()
+    pen = ImageDraw.Draw(picture)
+    height, width = row.image.shape[:2]
+    scale = np.array([picture.width / width, picture.height / height] * 2)
+    boxes = np.rint(row.boxes * scale).astype(int) - [0, 0, 1, 1]
+    for box in boxes[2 : 2 + count].tolist():
+        left, top, right, bottom = box
+        pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=_INK)
+        pen.rectangle(box, outline=(255, 255, 255))
+    for box, colour in zip(boxes[:2].tolist(), _GLOBAL_COLOURS, strict=True):
+        pen.rectangle(box, outline=colour, width=_FRAME)
+    return picture
+
+
+def fitted(image: Bytes, height: int) -> Image.Image:
+    """An image within `height` and half as much again in width; a small one enlarged by a whole number."""
+    scale = min(height / image.shape[0], 1.5 * height / image.shape[1])
+    scale = float(int(scale)) if scale >= 1 else scale
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return Image.fromarray(image).resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS)
+
+
+def _resized(view: Bytes, size: int) -> Image.Image:
+    how = Image.Resampling.NEAREST if size >= len(view) else Image.Resampling.LANCZOS
+    return Image.fromarray(view).resize((size, size), how)
+
+
+def _shown(size: int, about: int) -> int:
+    """The side at which a view of `size` pixels is shown: its own, a multiple of it, or less where it is large."""
+    return size * max(1, about // size) if size <= 1.5 * about else about
+
+
+def _seen(view: Tensor, settings: ViewSettings) -> Bytes:
+    """A finished view [C, S, S] without its normalisation."""
+    values = view.permute(1, 2, 0).numpy() * np.array(settings.std) + np.array(settings.mean)
+    return _rgb((values * 255).astype(np.float32))
+
+
+def _rgb(pixels: Pixels) -> Bytes:
+    """Three of the channels: the first three, grey of one, and black for the third of two."""
+    channels = pixels.shape[2]
+    if channels == 1:
+        pixels = pixels.repeat(3, axis=2)
+    elif channels == 2:
+        pixels = np.concatenate([pixels, np.zeros_like(pixels[:, :, :1])], axis=2)
+    return np.clip(np.rint(pixels[:, :, :3]), 0, 255).astype(np.uint8)
+
+
+def _write(pen: ImageDraw.ImageDraw, at: Place, lines: Sequence[str], step: int = _LINE) -> None:
+    for number, line in enumerate(lines):
+        pen.text((at[0], at[1] + number * step), line, _PALE, _font(_TEXT))
+
+
+def _short(text: str, width: int, size: int) -> str:
+    """The end of a text that is too long, which is where names differ; letters that the font lacks without their accents."""
+    text = unicodedata.normalize("NFKD", text)
+    text = "".join(c if c.isascii() else "?" for c in text if not unicodedata.combining(c))
+    if _font(size).getlength(text) <= width:
+        return text
+    while text and _font(size).getlength("..." + text) > width:
+        text = text[1:]
+    return "..." + text
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
