@@ -27,7 +27,8 @@ app = typer.Typer(
     "Options follow a question mark: timm/resnet50.a1_in1k?size=160",
 )
 
-Data = Annotated[str, typer.Argument(help="Folder of images (sub-folders are classes) or a Parquet file with image.bytes.")]
+_DATA = "Folder of images (sub-folders are classes), Parquet, table of paths, tar shards (also s3:// or https://), video or mixture."
+Data = Annotated[str, typer.Argument(help=_DATA)]
 Limit = Annotated[int | None, typer.Option(help="Use at most this many images.", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that read and decode images; 0 reads in this one.")]
@@ -61,7 +62,7 @@ def _root(
 
 @app.command(rich_help_panel="The main job")
 def train(
-    data: Annotated[str | None, typer.Argument(help=Data.__metadata__[0].help, show_default=False)] = None,
+    data: Annotated[list[str] | None, typer.Argument(help=f"{_DATA} Several are mixed.", show_default=False)] = None,
     out: Annotated[Path, typer.Option(help="Run folder to make.", show_default=False)] = Path("runs/run"),
     recipe: Annotated[str, typer.Option(help="Which recipe derives the settings.")] = "dino",
     domain: Domain = None,
@@ -103,10 +104,10 @@ def train(
                         raise ConfigError(f"{option}: a resumed run keeps the settings in its config.yaml; leave {option} out")
                 summary = api.resume(out, strict=strict or None, max_bad=max_bad, watch=terminal)
             else:
-                if data is None:
-                    raise ConfigError("train: give DATA, a folder of images or a Parquet file")
+                if not data:
+                    raise ConfigError(f"train: give DATA. {_DATA}")
                 summary = api.train(
-                    data,
+                    data[0] if len(data) == 1 else data,
                     out,
                     recipe=recipe,
                     domain=domain,

@@ -169,9 +169,9 @@ def doctor_table(findings: Sequence[Finding]) -> None:
     Console(highlight=False).print(table)
 
 
-def resume_command(data: str | None, out: Path) -> str:
+def resume_command(data: Sequence[str] | None, out: Path) -> str:
     """What goes on with an interrupted run."""
-    return shlex.join(["selfsight", "train", *([data] if data else []), "--out", str(out), "--resume"])
+    return shlex.join(["selfsight", "train", *(data or []), "--out", str(out), "--resume"])
 
 
 def _scores(results: Results) -> Table:

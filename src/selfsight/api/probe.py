@@ -25,11 +25,13 @@ def make_probe(source: Source, views: ViewSettings, seed: int, device: torch.dev
     training; a comparison uses images of its own.
     """
     prepare = Preprocess(views.global_size, views.mean, views.std, plain_crop(views.global_size))
-    order = np.random.default_rng(seed).permutation(len(source))[: BANK + QUERIES]
+    # An epoch that no training has; its order is kind to sources that are read in blocks.
+    order = np.unique(source.draws(seed, -1, np.arange(min(len(source), BANK + QUERIES))).indices)
+    order = np.random.default_rng(seed).permutation(order)
     queries = min(QUERIES, len(order) // 5)
     images, labels, held = [], [], []
-    for place, index in enumerate(order):
-        image = read_picture(source, int(index), views.read)
+    for index, place in sorted(zip(order.tolist(), range(len(order)), strict=True)):
+        image = read_picture(source, index, views.read)
         if not isinstance(image, BadImage):
             images.append(prepare(image))
             labels.append(-1 if source.labels is None else int(source.labels[index]))

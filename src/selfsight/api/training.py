@@ -15,7 +15,7 @@ from selfsight.api.tolerance import tolerance
 from selfsight.api.watch import Silent, Watch
 from selfsight.data.decode import DecodeSettings
 from selfsight.data.presets import DEFAULT_DOMAIN
-from selfsight.data.sources import Source, absolute, first, open_source
+from selfsight.data.sources import Data, Source, absolute, first, open_source
 from selfsight.errors import ConfigError, InputError, nearest
 from selfsight.runs import RunFolder, append_jsonl
 from selfsight.ssl.estimate import estimate
@@ -27,7 +27,7 @@ DEFAULT_EPOCHS = 100.0
 
 
 def train(
-    data: str | Path,
+    data: Data,
     out: str | Path,
     *,
     recipe: str = "dino",
@@ -48,6 +48,8 @@ def train(
 ) -> dict[str, Any]:
     """Train without labels and leave a run folder at `out`; returns a summary (step, loss, elapsed_s, knn_top1...).
 
+    `data` is a source, a list of them, or a mapping of sources to weights.
+
     Settings come, each over the one before, from the recipe for these images, from the `domain` (photos, documents, aerial,
     microscopy), which says how their views may be changed, from the file `config`, from the named arguments and from `set`
     (`["views.local_count=4"]` or a nested dictionary). More unreadable images than `max_bad` percent (5) stop the run, with
@@ -64,6 +66,7 @@ def train(
     given["domain"] = domain
     given |= {"tolerance": _tolerance(strict, max_bad), "views": _reading(channels, max_pixels)}
     settings, derived, bad = plan_training(source, recipe, backbone, given, config, set)
+    settings = settings.model_copy(update={"data": seen_from_anywhere(data)})
     source = first(source, settings.limit)
     watch.on_plan(settings, derived, estimate(settings, source))
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -131,6 +134,13 @@ def plan_training(
     check(settings)
     values = settings.model_dump(mode="json")
     return settings, [d for d in derived if _at(values, d.key) == d.value], look.bad
+
+
+def seen_from_anywhere(data: Data) -> str | list[str] | dict[str, float]:
+    """The same data under names that hold in any folder, for a resume."""
+    if isinstance(data, Mapping):
+        return {absolute(str(location)): weight for location, weight in data.items()}
+    return absolute(str(data)) if isinstance(data, str | Path) else [absolute(str(location)) for location in data]
 
 
 def _tolerance(strict: bool | None, max_bad: float | None) -> dict[str, Any] | None:

@@ -94,7 +94,7 @@ class Training:
         kept = [row for row in runs.read_jsonl(folder.metrics) if row["step"] <= self.learner.step] if resume else []
         if folder.metrics.is_file():
             runs.write_text_atomic(folder.metrics, "".join(json.dumps(row) + "\n" for row in kept))
-        self.bad = BadImages(folder.bad_images, settings.tolerance, len(source), settings.data, source.rejected)
+        self.bad = BadImages(folder.bad_images, settings.tolerance, len(source), source.location, source.rejected)
         self.watch = CollapseWatch(self._window())
         self.last_loss = next((row["loss"] for row in reversed(kept) if "loss" in row), float("nan"))
         self._probed_at, self._probed = -1, dict[str, float]()
@@ -224,4 +224,4 @@ class Training:
         if self.learner.step == 0:
             raise TrainingError("no step was made; nothing to save")
         checkpoint.save(self.folder.checkpoint, self.learner, self.clock.elapsed)
-        checkpoint.save_teacher(self.folder.teacher, self.learner, {"data": self.settings.data, "recipe": self.settings.recipe})
+        checkpoint.save_teacher(self.folder.teacher, self.learner, {"data": self.source.location, "recipe": self.settings.recipe})

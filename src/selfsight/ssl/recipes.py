@@ -31,7 +31,7 @@ class TrainSettings(Settings):
 
     recipe: str
     domain: str = DEFAULT_DOMAIN
-    data: str
+    data: str | list[str] | dict[str, float]
     images: int = Field(ge=1)
     limit: int | None = None
     seed: int = Field(0, ge=0)
