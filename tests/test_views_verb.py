@@ -200,7 +200,7 @@ def test_captions_say_what_was_done() -> None:
     for row in range(300):
         words = changes(draws, row)
         assert ("flip" in words) == draws.flip[row]
-        assert ("upside down" in words) == draws.vertical[row]
+        assert ("vertical flip" in words) == draws.vertical[row]
         assert ("grey" in words) == draws.grey[row]
         assert ("solarise" in words) == draws.solarize[row]
         assert any(word.startswith("blur") for word in words) == (draws.sigma[row] > 0)
@@ -280,6 +280,20 @@ def test_timing_leaves_the_number_of_threads_as_it_was(broken: Path) -> None:
 )
 def test_waiting_is_what_the_workers_lack(loader: float, network: float, workers: int, share: float) -> None:
     assert wait_share(loader, network, workers) == pytest.approx(share)
+
+
+def test_with_almost_no_readable_image_there_are_still_numbers(tmp_path: Path) -> None:
+    for i in range(300):
+        (tmp_path / f"{i:03d}.png").write_bytes(b"junk")
+    pictures.noise(tmp_path / "good.png")
+    seed = next(s for s in range(99) if _place_of_good(tmp_path, s, 0) < 60 <= 64 <= _place_of_good(tmp_path, s, 1))
+    found = selfsight.views(tmp_path, tmp_path / "s.png", images=2, seed=seed, recipe="small", workers=0)
+    assert (found["images"], found["timed_images"], found["worker_images_per_second"]) == (["good.png"], 0, 0.0)
+
+
+def _place_of_good(folder: Path, seed: int, epoch: int) -> int:
+    source = open_source(folder)
+    return source.draws(seed, epoch, np.arange(len(source))).indices.tolist().index(source.keys.index("good.png"))
 
 
 # --- the command ----------------------------------------------------------------------------------------------------

@@ -30,8 +30,8 @@ _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 _MOST_IMAGES = 64
 _TIMED = 64
 _BATCH = 16
-_FEW, _PATIENCE = 8, 4.0
-"""Images in a first trial of the network, and the seconds that a trial of the whole batch may take."""
+_FEW, _PATIENCE = 8, 1.5
+"""Images in a first trial of the network on a CPU, and the seconds that a step of the whole batch may take there."""
 
 
 class _Plan(NamedTuple):
@@ -162,7 +162,7 @@ def _measured(source: Source, plan: _Plan, seed: int, on: torch.device, watch: W
     # An accelerator does the colours itself.
     on_cpu = stages.read + stages.decode + stages.crop + (stages.photometry if on.type == "cpu" else 0.0)
     watch.advance("timing", 1, 3)
-    one = 1 / on_cpu
+    one = 1 / on_cpu if stages.images else 0.0
     loader = worker_speed(
         source,
         plan.views,
@@ -173,8 +173,10 @@ def _measured(source: Source, plan: _Plan, seed: int, on: torch.device, watch: W
         one=one,
     )
     watch.advance("timing", 2, 3)
-    network = _network_speed(plan.training, source) if plan.training else None
-    torch.set_num_threads(threads)
+    try:
+        network = _network_speed(plan.training, source, on) if plan.training else None
+    finally:
+        torch.set_num_threads(threads)
     watch.advance("timing", 3, 3)
     return {
         **{f"{name}_ms": 1000 * getattr(stages, name) for name in ("read", "decode", "crop", "photometry")},
@@ -188,10 +190,10 @@ def _measured(source: Source, plan: _Plan, seed: int, on: torch.device, watch: W
     }
 
 
-def _network_speed(settings: TrainSettings, source: Source) -> float:
+def _network_speed(settings: TrainSettings, source: Source, on: torch.device) -> float:
     """Images/s of training steps that wait for nothing. Of a slow network a part of the batch says enough."""
     few = min(_FEW, settings.batch_size)
-    for size in (few, settings.batch_size):
+    for size in (few, settings.batch_size) if on.type == "cpu" else (settings.batch_size,):
         seconds = estimate(settings.model_copy(update={"batch_size": size}), source).network_seconds
         if seconds / size * settings.batch_size > _PATIENCE:
             break

@@ -75,7 +75,7 @@ def described(settings: ViewSettings) -> list[str]:
     s = settings
     locals_ = f", {s.local_count} local ones of {s.local_size} px from {_span(s.local_scale)} of it" if s.local_count else ""
     more = {
-        f"upside down {s.vertical_flip:g}": s.vertical_flip,
+        f"vertical flip {s.vertical_flip:g}": s.vertical_flip,
         "turned by quarters": s.quarter_turns,
         f"stains up to {s.stain:g}": s.stain,
     }
@@ -101,7 +101,7 @@ def changes(draws: Photometry, row: int = 0) -> list[str]:
     found = {
         f"{90 * int(draws.quarters[row])}\N{DEGREE SIGN}": draws.quarters[row] > 0,
         "flip": draws.flip[row],
-        "upside down": draws.vertical[row],
+        "vertical flip": draws.vertical[row],
         "colour": jittered,
         "grey": draws.grey[row],
         f"blur {draws.sigma[row]:.1f}": draws.sigma[row] > 0,
