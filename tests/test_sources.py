@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from films import still
 from pictures import tar
 from selfsight.data.decode import decode
 from selfsight.data.loader import read_image
@@ -81,12 +82,19 @@ def _mixture(tmp: Path) -> Path:
     return put(tmp / "both.yaml", b"mixture: [front.csv, back.csv]")
 
 
+def _video(tmp: Path) -> Path:
+    for i, label in enumerate(LABELS):
+        still(tmp / "set" / CLASSES[label] / f"{i}.mkv", np.asarray(decode(encoded(10 * i))))
+    return tmp / "set"
+
+
 BUILDERS: dict[str, Callable[[Path], Path]] = {
     "folder": _folder,
     "mixture": _mixture,
     "parquet": _parquet,
     "shards": _shards,
     "table": _table,
+    "video": _video,
 }
 """For each kind of source a set of seven labelled images in two classes."""
 
