@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,3 +20,11 @@ def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
         del os.environ["SELFSIGHT_CACHE"]
     else:
         os.environ["SELFSIGHT_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def environment_of(cache_of_the_tests: Path) -> dict[str, str]:
+    """The environment of a user's shell in which `selfsight` is installed."""
+    programs = str(Path(sys.executable).parent)
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"PATH": path, "SELFSIGHT_CACHE": str(cache_of_the_tests), "OMP_NUM_THREADS": "1"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -17,10 +16,11 @@ import pictures
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DATA = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+def blocks(language: str, document: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", document, re.M | re.S)
 
 
 def quick(text: str) -> str:
@@ -37,13 +37,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return at
 
 
-@pytest.fixture(scope="module")
-def environment(place: Path) -> dict[str, str]:
-    programs = str(Path(sys.executable).parent)
-    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {"PATH": path, "SELFSIGHT_CACHE": str(place / "cache"), "OMP_NUM_THREADS": "1"}
-
-
 def test_readme_starts_with_the_two_make_commands_and_the_makefile_has_them() -> None:
     first = blocks("bash")[0].splitlines()
     assert [line.split("#")[0].strip() for line in first] == ["make demo", "make test"]
@@ -52,15 +45,17 @@ def test_readme_starts_with_the_two_make_commands_and_the_makefile_has_them() ->
 
 
 @pytest.mark.timeout(900)
-def test_every_command_and_python_block_of_the_readme_runs(place: Path, environment: dict[str, str]) -> None:
+def test_every_command_and_python_block_of_the_readme_runs(place: Path, environment_of: dict[str, str]) -> None:
     commands = [line for block in blocks("bash")[1:] for line in block.splitlines() if line.strip()]
     assert len(commands) >= 6
     for line in commands:
-        done = subprocess.run(shlex.split(quick(line)), cwd=place, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            shlex.split(quick(line)), cwd=place, env=environment_of, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
     for code in blocks("python"):
         done = subprocess.run(
-            [sys.executable, "-c", quick(code)], cwd=place, env=environment, capture_output=True, text=True, check=False
+            [sys.executable, "-c", quick(code)], cwd=place, env=environment_of, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, f"{code}\n{done.stderr}"
         assert done.stdout.split()[0] in ("keep", "replace", "undecided")
