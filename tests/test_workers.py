@@ -129,10 +129,12 @@ class _Numbers(torch.utils.data.Dataset[int]):
         return number
 
 
-def test_workers_that_die_between_two_images_end_the_work_with_an_error() -> None:
+def test_workers_that_die_over_one_item_again_and_again_end_the_work_with_an_error() -> None:
     found = []
-    with pytest.raises(SelfsightError, match=r"1 data workers were killed, maybe .* between two images"):
-        found += list(Crew(_Numbers(fatal=3), 1).items(0, 10))
+    with pytest.raises(SelfsightError, match=r"4 data workers were killed, maybe .* between two images"):
+        for number in Crew(_Numbers(fatal=3), 1).items(0, 10):
+            found.append(number)
+    assert found == list(range(len(found)))
 
 
 def test_workers_that_die_again_and_again_end_the_work(folder: Path) -> None:

@@ -62,7 +62,7 @@ class Crew(Generic[Item]):
         self.work, self.workers, self.pin, self.patience = work, workers, pin, patience
 
     def items(self, start: int, stop: int) -> Iterator[Item]:
-        """Items `start` to `stop`. `SelfsightError` where workers die again and again."""
+        """Items `start` to `stop`. `SelfsightError` where workers die again and again over the same item."""
         at, deaths = start, 0
         while at < stop:
             workers = self.workers
@@ -72,7 +72,7 @@ class Crew(Generic[Item]):
                 _leave_child_signals_alone()
                 try:
                     for item in source:
-                        at += 1
+                        at, deaths = at + 1, 0
                         yield item
                         if self.workers != workers:
                             break
@@ -106,9 +106,9 @@ class Crew(Generic[Item]):
         how = next((self._signals[pid] for pid in pids if pid in self._signals), "killed, maybe for want of memory,")
         for sample in held:
             self.work.avoid[sample] = f"a data worker was {how} while it read this image"
-        if deaths >= _DEATHS or not held:
+        if deaths >= _DEATHS:
             raise SelfsightError(
-                f"{deaths} data workers were {how} in a row"
+                f"{deaths} data workers were {how} one after another"
                 + (f", the last while it read sample {held[0]}" if held else " between two images")
                 + "; is memory short? Fewer workers, or a smaller limit of pixels an image, need less"
             ) from None
