@@ -27,7 +27,9 @@ app = typer.Typer(
     "Options follow a question mark: timm/resnet50.a1_in1k?size=160",
 )
 
-_DATA = "Folder of images (sub-folders are classes), Parquet, table of paths, tar shards (also s3:// or https://), video or mixture."
+_DATA = (
+    "Folder of images (sub-folders are classes), Parquet, table of paths, tar shards (also s3://, https://), video or mixture."
+)
 Data = Annotated[str, typer.Argument(help=_DATA)]
 Limit = Annotated[int | None, typer.Option(help="Use at most this many images.", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
