@@ -22,7 +22,7 @@ from webdataset.tariterators import group_by_keys, tar_file_iterator
 from pictures import tar
 from selfsight.data.decode import decode
 from selfsight.data.loader import read_image, view_batches
-from selfsight.data.sources import BadImage, Source, open_source
+from selfsight.data.sources import BadImage, Source, first, open_source
 from selfsight.data.sources.braces import expand
 from selfsight.data.sources.tar_headers import TarHeaders
 from selfsight.data.sources.tar_index import scan
@@ -426,11 +426,11 @@ def test_only_shards_that_changed_are_scanned_again(tmp_path: Path, monkeypatch:
     calls = counting(monkeypatch)
     shards(tmp_path, [2, 2, 2])
     (tmp_path / "train-001.tar").write_bytes((tmp_path / "train-001.tar").read_bytes()[:4096])
-    first = open_source(tmp_path)
+    before = open_source(tmp_path)
     assert len(calls) == 3
     again = open_source(tmp_path)
     assert len(calls) == 3
-    assert list(again.keys) == list(first.keys)
+    assert list(again.keys) == list(before.keys)
     tar(tmp_path / "train-000.tar", {"new.png": picture(99), "new.cls": b"4"})
     tar(tmp_path / "train-009.tar", {"also.png": picture(98), "also.cls": b"0"})
     source = open_source(tmp_path)
@@ -438,7 +438,7 @@ def test_only_shards_that_changed_are_scanned_again(tmp_path: Path, monkeypatch:
     assert levels(source) == [99, 2, 3, 4, 5, 98]
     assert source.labels is not None
     assert source.labels.tolist() == [4, 2, 0, 1, 2, 0]
-    assert list(source.rejected) == list(first.rejected) != []
+    assert list(source.rejected) == list(before.rejected) != []
 
 
 def test_a_shard_that_was_shortened_after_the_scan_gives_bad_images(tmp_path: Path) -> None:
@@ -458,6 +458,15 @@ def test_shards_without_samples_are_no_blocks(tmp_path: Path) -> None:
     assert source.blocks.tolist() == [0, 2]
     assert levels(source) == list(range(5))
     assert source.groups("shard").tolist() == ["train-000.tar"] * 2 + ["train-002.tar"] * 3
+
+
+def test_a_few_samples_hold_all_classes_although_archives_hold_one_after_the_other(tmp_path: Path) -> None:
+    source = opened(tmp_path, {f"{kind}/{n}.png": picture(n) for kind in ("ant", "bee", "cow") for n in range(5)})
+    part = first(source, 7)
+    assert part.labels is not None
+    assert part.labels.tolist() == [0, 0, 0, 1, 1, 2, 2]
+    assert part.keys[3] == "a.tar/bee/0"
+    assert part.blocks is not None
 
 
 # --- shuffling, workers ---------------------------------------------------------------------------------------------

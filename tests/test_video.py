@@ -17,7 +17,7 @@ import torch
 from films import BAR, BITS, HEIGHT, decoded, film, number_in, numbered
 from selfsight.data.decode import decode
 from selfsight.data.loader import read_image, view_batches
-from selfsight.data.sources import BadImage, Source, open_source
+from selfsight.data.sources import BadImage, Source, first, open_source
 from selfsight.data.sources.video_frames import OpenVideo, every_nth, list_frames, per_second
 from selfsight.data.views import ViewSettings
 from selfsight.errors import DataError
@@ -176,6 +176,11 @@ def test_a_video_outside_the_folders_makes_the_set_unlabelled(tmp_path: Path) ->
     assert open_source(root).labels is None
 
 
+def test_a_few_samples_are_of_many_videos(tmp_path: Path) -> None:
+    source = open_source(f"{clips(tmp_path / 'set', ['cat/1.mp4', 'cat/2.mp4', 'dog/1.mp4'])}?every=1")
+    assert list(first(source, 4).groups("video")) == ["cat/1.mp4", "cat/1.mp4", "cat/2.mp4", "dog/1.mp4"]
+
+
 def test_a_pattern_finds_videos_and_a_file_is_one(tmp_path: Path) -> None:
     root = clips(tmp_path / "set", ["a/1.mp4", "b/2.mp4", "b/3.mkv"], 3)
     source = open_source(f"{root}/*/*.mp4")
@@ -207,11 +212,11 @@ def test_only_videos_that_changed_are_looked_at_again(tmp_path: Path, monkeypatc
         return list_frames(path, sampling)
 
     monkeypatch.setattr("selfsight.data.sources.video_index.list_frames", listed)
-    first = open_source(f"{root}?every=4")
+    before = open_source(f"{root}?every=4")
     assert sorted(looked) == ["a.mp4", "b.mp4", "c.mp4"]
     looked.clear()
     again = open_source(f"{root}?every=4")
-    assert (looked, list(again.keys), list(again.rejected)) == ([], list(first.keys), list(first.rejected))
+    assert (looked, list(again.keys), list(again.rejected)) == ([], list(before.keys), list(before.rejected))
     film(root / "b.mp4", 5, first=300)
     film(root / "d.mp4", 5, first=400)
     assert numbers(open_source(f"{root}?every=4")) == [0, 4, 8, 300, 304, 400, 404]

@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from selfsight.data.draws import Indices
 from selfsight.data.index import Columns, Index, open_or_build
+from selfsight.data.sources.base import Source, Subset
+from selfsight.data.sources.fair import one_of_each
 from selfsight.data.sources.indexed import IndexedSource, rejected
 from selfsight.data.sources.location import is_remote
 from selfsight.data.sources.shard_cache import shard_cache
@@ -76,6 +78,10 @@ class ShardSource(IndexedSource):
         if len(data) != size:
             raise OSError("its shard was shortened since it was indexed")
         return data
+
+    def head(self, limit: int) -> Source:
+        """One sample of each class in turn: archives of class folders hold one class after the other."""
+        return super().head(limit) if self.labels is None else Subset(self, one_of_each(self.labels, limit))
 
     def expect(self, indices: Indices) -> None:
         if self._cache:

@@ -17,7 +17,9 @@ import pyarrow as pa
 
 from selfsight.data.draws import Indices
 from selfsight.data.index import Index, Keys, open_or_build, shown
+from selfsight.data.sources.base import Source, Subset
 from selfsight.data.sources.contents import VIDEOS, contents
+from selfsight.data.sources.fair import one_of_each
 from selfsight.data.sources.indexed import IndexedSource, rejected
 from selfsight.data.sources.location import is_remote
 from selfsight.data.sources.video_frames import Frames, OpenVideo, every_nth, import_av, per_second, portable_pixmap
@@ -87,6 +89,11 @@ class VideoSource(IndexedSource):
         video = _video_of(self.index, index)
         frames, first = frames_at(self.index, video)
         return self._decoders.image(str(self._root / path_of(self.index, video)), frames, index - first)
+
+    def head(self, limit: int) -> Source:
+        """One frame of each video in turn."""
+        counts = np.diff(self.index.numbers("first"), append=len(self))
+        return Subset(self, one_of_each(np.repeat(np.arange(len(counts)), counts), limit))
 
     def columns(self) -> tuple[str, ...]:
         return ("video", "second", "folder")

@@ -169,8 +169,8 @@ def import_av() -> Any:
 
 def open_video(path: str) -> InputContainer:
     # A playlist under the name of a video may not make us open addresses, and a colon in a name names no protocol.
-    location, options = f"file:{Path(path).absolute()}", {"protocol_whitelist": "file"}
-    container: InputContainer = import_av().open(location, options=options, metadata_errors="replace")
+    location, settings = f"file:{Path(path).absolute()}", {"protocol_whitelist": "file"}
+    container: InputContainer = import_av().open(location, container_options=settings, metadata_errors="replace")
     for stream in container.streams.video:
         if stream.codec_context is not None:
             stream.codec_context.thread_count = 1  # there are other processes for the other cores
