@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import random
 import struct
-import zlib
+import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from encoded_pictures import bands, encoded, png_claiming, tiff, wide
 from selfsight.data.decode import MAX_PIXELS, UndecodableError, decode
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
+from selfsight.data.undecodable import reasons
 
 
 def pixels(data: bytes) -> np.ndarray:
@@ -81,6 +76,66 @@ def test_cmyk_becomes_rgb() -> None:
     assert np.abs(found - [255, 0, 0]).max() <= 2
 
 
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("kind", ["uint16", "int16", "float32"])
+def test_a_tiff_of_more_than_eight_bits_is_scaled(kind: str, planar: bool) -> None:
+    """Pillow reads planar ones of 16 bits as noise, and neither signed ones nor floats."""
+    levels = noise()
+    white = {"uint16": 65535, "int16": 32767, "float32": 1}[kind]
+    stored = (levels / 255 * white).astype(kind)
+    data = bands(stored, planar, photometric="rgb")
+    assert np.abs(pixels(data) - levels.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize(("alpha", "premultiplied"), [("unassalpha", False), ("assocalpha", True)])
+def test_alpha_of_sixteen_bits_is_laid_on_white(alpha: str, premultiplied: bool) -> None:
+    colour, opacity = np.array([[[100, 50, 20]]] * 3), np.array([[[0]], [[128]], [[255]]])
+    stored = np.concatenate([colour * opacity // 255 if premultiplied else colour, opacity], 2)
+    found = pixels(bands(wide(stored.astype(np.uint8)), photometric="rgb", extrasamples=[alpha]))
+    expected = 255 + (colour - 255) * opacity / 255
+    np.testing.assert_allclose(found, expected, atol=2)
+
+
+def test_a_fourth_band_that_is_no_alpha_is_left_out() -> None:
+    levels = noise(4)
+    for stored in (levels, wide(levels)):
+        data = bands(stored, photometric="rgb", extrasamples=["unspecified"])
+        assert np.abs(pixels(data) - levels[:, :, :3].astype(int)).max() <= 1
+
+
+def test_floats_run_from_zero_to_one() -> None:
+    stored = np.array([[0, 0.5, 1, 2, -1, np.nan]], dtype=np.float32)
+    assert pixels(tiff(stored, photometric="minisblack"))[0, :, 1].tolist() == [0, 128, 255, 255, 0, 0]
+
+
+def test_whatever_a_decoder_raises_becomes_one_line_of_reason() -> None:
+    """They raise struct.error, AssertionError, errors of their own without a common base, and some with no text at all."""
+    for error, text in (
+        (struct.error("unpack requires a buffer of 4 bytes"), "unpack requires a buffer of 4 bytes"),
+        (AssertionError(), "AssertionError"),
+        (KeyError(257), "257"),
+        (RecursionError("too deep"), "too deep"),
+        (MemoryError(), "MemoryError"),
+        (RuntimeError("\nsecond line"), "RuntimeError"),
+        (OSError("x" * 1000), "x" * 150),
+        (
+            Image.DecompressionBombError("Image size (9 pixels) exceeds limit of 4 pixels, could be an attack."),
+            "Image size (9 pixels) exceeds limit of 4 pixels",
+        ),
+        (UndecodableError("empty file"), "empty file"),
+    ):
+        with pytest.raises(UndecodableError) as found, reasons():
+            raise error
+        assert str(found.value) == text
+    with pytest.raises(KeyboardInterrupt), reasons():
+        raise KeyboardInterrupt
+
+
+def test_odd_metadata_are_no_reason() -> None:
+    with reasons():
+        warnings.warn("corrupt EXIF data", stacklevel=1)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_sixteen_bit_grey_is_scaled(kind: str) -> None:
     values = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
@@ -117,16 +172,6 @@ def test_an_animation_gives_its_first_frame() -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "green", "blue")]
     found = pixels(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
     assert (found == [255, 0, 0]).all()
-
-
-def png_claiming(width: int, height: int) -> bytes:
-    """A PNG whose header states a size and whose data is one byte."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import warnings
-
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image
 
-from selfsight.data.decode import MAX_PIXELS, check_size, decode
-
-_HEAD = 1 << 16
-_ORIENTATION = 274
+from selfsight.data.decode import decode, open_pillow
+from selfsight.data.orientation import ORIENTATION, upright, valid
+from selfsight.data.undecodable import UndecodableError, check_size, reasons
 
 
 class FastJpeg:
@@ -28,8 +23,8 @@ class FastJpeg:
         try:
             pixels = simplejpeg.decode_jpeg(self._data, "RGB", min_height=height, min_width=width, min_factor=max(1, shrink))
         except ValueError:
-            return np.array(decode(self._data, max_pixels=max(MAX_PIXELS, self.height * self.width)))
-        return _upright(pixels, self._turn)
+            return np.array(decode(self._data, max_pixels=self.height * self.width))
+        return upright(pixels, self._turn)
 
 
 def open_fast(data: bytes, max_pixels: int) -> FastJpeg | None:
@@ -43,26 +38,14 @@ def open_fast(data: bytes, max_pixels: int) -> FastJpeg | None:
     if colours not in ("YCbCr", "Gray", "RGB"):
         return None
     check_size(width, height, max_pixels)
-    return FastJpeg(data, height, width, _orientation(data))
+    return FastJpeg(data, height, width, _orientation(data, max_pixels))
 
 
-def _orientation(data: bytes) -> int:
-    """How the camera was held, 1 to 8 (EXIF 2.3, tag 274)."""
-    if b"Exif\0\0" not in data[:_HEAD] and b"http://ns.adobe.com/xap" not in data[:_HEAD]:
+def _orientation(data: bytes, max_pixels: int) -> int:
+    if b"Exif\0\0" not in data and b"http://ns.adobe.com/xap" not in data:
         return 1
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            turn = Image.open(io.BytesIO(data)).getexif().get(_ORIENTATION, 1)
-    except Exception:  # whatever Pillow raises over broken metadata, the picture itself may be whole
+        with reasons():
+            return valid(open_pillow(data, max_pixels).getexif().get(ORIENTATION))
+    except UndecodableError:  # of broken metadata; the picture itself may be whole
         return 1
-    return turn if turn in range(1, 9) else 1
-
-
-def _upright(pixels: npt.NDArray[np.uint8], turn: int) -> npt.NDArray[np.uint8]:
-    if turn in (2, 5, 7):
-        pixels = pixels[:, ::-1]
-    if turn == 4:
-        pixels = pixels[::-1]
-    quarters = {3: 2, 5: 1, 6: 3, 7: 3, 8: 1}.get(turn, 0)
-    return np.ascontiguousarray(np.rot90(pixels, quarters)) if turn != 1 else pixels

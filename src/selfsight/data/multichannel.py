@@ -1,17 +1,21 @@
-"""Images of one, two, four or more channels: grey, and the bands of a multispectral TIFF."""
+"""Images of one, two, four or more channels: grey, and the bands of a multispectral TIFF; three with a range of values given."""
 
 from __future__ import annotations
 
-import io
-import math
+from typing import Any
 
+import imagecodecs
 import numpy as np
-import tifffile
-from PIL import ImageOps
+import numpy.typing as npt
+from PIL import Image, ImageOps
 
-from selfsight.data.decode import DecodeSettings, Pixels, UndecodableError, check_size, decode, open_pillow, reasons
+from selfsight.data import tiff
+from selfsight.data.decode import DecodeSettings, Pixels, decode, open_pillow, to_levels
+from selfsight.data.orientation import ORIENTATION, upright, valid
+from selfsight.data.undecodable import UndecodableError, check_channels, reasons
 
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PNG_DEPTH = 24
+"""Where the head of a PNG says how many bits a channel has."""
 
 
 def decode_channels(data: bytes, settings: DecodeSettings) -> Pixels:
@@ -19,52 +23,37 @@ def decode_channels(data: bytes, settings: DecodeSettings) -> Pixels:
     if not data:
         raise UndecodableError("empty file")
     with reasons():
-        if data.startswith(_TIFF):
-            return _from_tiff(data, settings)
-        image = open_pillow(data, settings.max_pixels)
-        if settings.channels == 1 and not image.mode.startswith("I"):
-            return np.array(decode(data, settings.max_pixels).convert("L"))[:, :, None]
-        values = np.array(ImageOps.exif_transpose(image))
-        return _checked(values if values.ndim == 3 else values[:, :, None], settings)
+        bands = _tiff(data, settings) if tiff.is_tiff(data) else _pillow(data, settings)
+        if bands is None:
+            picture = np.array(decode(data, settings.max_pixels).convert("L" if settings.channels == 1 else "RGB"))
+            return picture.reshape(*picture.shape[:2], settings.channels)
+        values = bands.values
+        if settings.channels == 3 and values.shape[2] == 1:
+            values = np.repeat(values, 3, axis=2)
+        check_channels(values.shape[2], settings.channels)
+        return to_levels(values, settings, bands.white)
 
 
-def _from_tiff(data: bytes, settings: DecodeSettings) -> Pixels:
-    try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
-            series = file.series[0]
-            axes = series.axes
-            shape = dict(zip(axes, series.shape, strict=True))
-            check_size(shape.get("X", 0), shape.get("Y", 0), settings.max_pixels)
-            if math.prod(series.shape) > settings.max_pixels * settings.channels:
-                raise UndecodableError(f"{math.prod(series.shape)} values, more than the limit allows")
-            values = series.asarray()
-    except tifffile.TiffFileError as error:
-        raise UndecodableError(str(error)) from None
-    if values.ndim == 3 and values.shape[2] == settings.channels != values.shape[0]:
-        return _checked(values, settings)  # also an array [H, W, C] that was stored as H pages
-    # Bands are samples (S), channels (C) or pages of an unnamed axis (I, Q); whichever holds them goes last.
-    bands = [axis for axis in axes if axis not in "YX" and shape[axis] > 1]
-    if len(bands) > 1:
-        raise UndecodableError(f"axes {axes} of {series.shape}; expected height, width and one axis of bands")
-    order = [axes.index(axis) for axis in ("Y", "X", *bands)]
-    rest = [place for place in range(len(axes)) if place not in order]
-    values = values.transpose(*rest, *order).reshape([values.shape[place] for place in order])
-    return _checked(values if values.ndim == 3 else values[:, :, None], settings)
+def _tiff(data: bytes, settings: DecodeSettings) -> tiff.Bands | None:
+    """None for what is a picture of 8 bits, of which grey or colours are wanted."""
+    page = tiff.first_page(data)
+    if (settings.channels == 1 and page.picture) or (settings.channels == 3 and page.bytes_a_sample == 1):
+        return None
+    return tiff.read_bands(data, 1 if settings.channels == 3 and page.grey else settings.channels, settings.max_pixels)
 
 
-def _checked(values: np.ndarray, settings: DecodeSettings) -> Pixels:
-    """The right number of channels, scaled to 0 to 255."""
-    if values.shape[2] != settings.channels:
-        raise UndecodableError(f"{values.shape[2]} channels, not {settings.channels}")
-    if values.dtype == np.uint8 and settings.values is None:
-        return np.ascontiguousarray(values)
-    if values.dtype == bool:
-        return np.ascontiguousarray(values).astype(np.uint8) * np.uint8(255)
-    if settings.values is not None:
-        low, high = settings.values
-    elif np.issubdtype(values.dtype, np.integer):
-        low, high = 0.0, float(np.iinfo(values.dtype).max)
-    else:
-        low, high = 0.0, 1.0
-    scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
-    return np.clip(np.nan_to_num(scaled), 0, 255)
+def _pillow(data: bytes, settings: DecodeSettings) -> tiff.Bands | None:
+    """None as above."""
+    image = open_pillow(data, settings.max_pixels)
+    if settings.channels != 1 and image.format == "PNG" and data[_PNG_DEPTH] == 16:
+        return tiff.Bands(_deep_png(data, image), None)
+    if settings.channels in (1, 3) and not (image.mode.startswith("I") or image.mode == "F"):
+        return None
+    values = np.array(ImageOps.exif_transpose(image))
+    return tiff.Bands(values if values.ndim == 3 else values[:, :, None], 65535 if image.mode == "I" else None)
+
+
+def _deep_png(data: bytes, image: Image.Image) -> npt.NDArray[Any]:
+    """Of the 16 bits of colours Pillow keeps eight."""
+    values = imagecodecs.png_decode(data)
+    return upright(values if values.ndim == 3 else values[:, :, None], valid(image.getexif().get(ORIENTATION)))

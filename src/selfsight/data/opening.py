@@ -27,7 +27,7 @@ class OpenedImage(Protocol):
 def open_image(data: bytes, settings: DecodeSettings | None = None) -> OpenedImage:
     """The image in some bytes; raises `UndecodableError`."""
     settings = settings or DecodeSettings()
-    if settings.channels == 3:
+    if settings.rgb:
         return open_fast(data, settings.max_pixels) or _Whole(np.array(decode(data, settings.max_pixels)))
     return _Whole(decode_channels(data, settings))
 
