@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import io
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -20,9 +19,6 @@ from PIL import Image, _imaging
 
 from selfsight.data.orientation import ORIENTATION, upright, valid
 from selfsight.data.undecodable import UndecodableError, check_channels, check_size
-
-# Of what tifffile finds odd in a file it logs line upon line, which without a handler would end up in the terminal.
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, RGB = range(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,10 @@ from PIL import Image, UnidentifiedImageError
 
 MAX_PIXELS = 170_000_000
 """Larger pictures are refused before they are decompressed. Pillow has a limit of its own a little above."""
+
+for _logger in ("PIL", "tifffile"):
+    # What they find odd in a file they log line upon line, which without a handler would end up in the terminal.
+    logging.getLogger(_logger).addHandler(logging.NullHandler())
 
 
 class UndecodableError(Exception):
