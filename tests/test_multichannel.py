@@ -97,6 +97,11 @@ def test_missing_values_of_floats_are_black_and_infinite_ones_the_ends() -> None
     np.testing.assert_allclose(read(bands(stored), 4), [[[0, 255, 0, 127.5]]], atol=1e-4)
 
 
+def test_masks_of_one_bit_are_black_and_white() -> None:
+    masks = scene(16, 9, 5) > 128
+    np.testing.assert_array_equal(read(bands(masks, planar=True), 5), masks * 255)
+
+
 @pytest.mark.parametrize("bits", [10, 12, 14])
 def test_packed_bits_know_their_white(bits: int) -> None:
     white = 2**bits - 1

@@ -84,10 +84,11 @@ def to_levels(values: npt.NDArray[Any], settings: DecodeSettings, white: float |
 
     `white` is the largest value where it is not that of the type, as in 12 bits.
     """
+    values = np.ascontiguousarray(values)
     if values.dtype == bool:
         return values.astype(np.uint8) * np.uint8(255)
     if values.dtype == np.uint8 and white in (None, 255):
-        return np.ascontiguousarray(values)
+        return values
     if settings.values is not None:
         low, high = settings.values
     elif np.issubdtype(values.dtype, np.integer):
@@ -95,7 +96,7 @@ def to_levels(values: npt.NDArray[Any], settings: DecodeSettings, white: float |
     else:
         low, high = 0.0, 1.0
     scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
-    return np.ascontiguousarray(np.clip(np.nan_to_num(scaled), 0, 255))
+    return np.clip(np.nan_to_num(scaled), 0, 255)
 
 
 @functools.cache
