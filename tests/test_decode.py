@@ -223,3 +223,11 @@ def test_damage_of_any_kind_is_undecodable_or_a_picture_and_nothing_else(kind: s
             assert str(error)
             outcomes["undecodable"] += 1
     assert outcomes["undecodable"] > 0
+
+
+def test_the_limit_of_pixels_is_the_same_for_every_format() -> None:
+    """Pillow alone would stop at 179 million; a PNG of 190 million that is empty is cut short, not too large."""
+    with pytest.raises(UndecodableError, match=r"truncated|broken"):
+        decode(png_claiming(19_000, 10_000))
+    with pytest.raises(UndecodableError, match=r"exceeds limit of 200000000 pixels$"):
+        decode(png_claiming(21_000, 10_000))

@@ -70,7 +70,7 @@ def open_pillow(data: bytes, max_pixels: int) -> Image.Image:
     if not data:
         raise UndecodableError("empty file")
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
-        # Whoever asks for larger images has to raise Pillow's own limit too, which is one for the whole process.
+        # Pillow refuses more than twice its own limit, which is one for the whole process and ends below ours.
         Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
     if tiff.is_tiff(data):
         tiff.quieten_libtiff()

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 from PIL import Image, UnidentifiedImageError
 
-MAX_PIXELS = 170_000_000
-"""Larger pictures are refused before they are decompressed. Pillow has a limit of its own a little above."""
+MAX_PIXELS = 200_000_000
+"""Larger pictures are refused before they are decompressed."""
 
 for _logger in ("PIL", "tifffile"):
     # What they find odd in a file they log line upon line, which without a handler would end up in the terminal.
