@@ -189,7 +189,7 @@ def read_image(source: Source, index: int) -> Image.Image | BadImage:
 
 def read_picture(source: Source, index: int, settings: DecodeSettings) -> Picture | BadImage:
     """The sample with as many channels as the settings say, or why it could not be had."""
-    if settings.channels == 3:
+    if settings.rgb:
         return _attempt(source, index, lambda data: decode(data, settings.max_pixels))
     return _attempt(source, index, lambda data: decode_channels(data, settings))
 

@@ -24,7 +24,7 @@ from selfsight.errors import SelfsightError
 
 Item = TypeVar("Item")
 
-PATIENCE = 600.0
+PATIENCE = 1800.0
 """Seconds after which a worker that is still at one sample is taken for hung and killed."""
 _DEATHS = 4
 _PID, _SAMPLE, _SINCE = range(3)

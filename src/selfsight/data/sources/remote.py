@@ -126,7 +126,7 @@ class Remote:
         headers = {"Range": f"bytes={start}-"} if start else {}
         with self._system(file.address).open(file.address, block_size=0, size=file.size, headers=headers) as stream:
             skip = start if stream.r.status == 200 else 0
-            while piece := stream.read(_PIECE):
+            for piece in _until_it_breaks(stream):
                 if skip < len(piece):
                     yield piece[skip:]
                 skip = max(0, skip - len(piece))
@@ -200,6 +200,19 @@ def _file_system(scheme: str, timeout: float) -> Any:
         raise DataError(f"{scheme}:// needs {package}: pip install 'selfsight[remote]'") from None
     except ValueError:
         raise DataError(f"{scheme}:// is no known scheme; expected s3://, gs:// or https://") from None
+
+
+def _until_it_breaks(stream: Any) -> Iterator[bytes]:
+    """Pieces of an HTTP answer; when the connection breaks, first what had arrived, which aiohttp keeps to itself."""
+    try:
+        while piece := stream.read(_PIECE):
+            yield piece
+    except Exception:
+        content = stream.r.content
+        left = b"".join(getattr(content, "_buffer", ()))[getattr(content, "_buffer_offset", 0) :]
+        if left:
+            yield left
+        raise
 
 
 def _scheme(address: str) -> str:

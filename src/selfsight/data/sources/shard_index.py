@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -45,7 +46,7 @@ def samples_before(index: Index) -> dict[Shard, Samples]:
         front = len(shard.name) + 1
         bad = [BadImage(names[row].as_py()[front:], index["reason"][row].as_py()) for row in np.flatnonzero(owners == number)]
         found[shard] = Samples(
-            pc.utf8_slice_codeunits(index["key"][rows], front),
+            index["key"][rows],
             index.numbers("offset")[rows],
             index.numbers("size")[rows],
             index["text"][rows],
@@ -54,18 +55,25 @@ def samples_before(index: Index) -> dict[Shard, Samples]:
     return found
 
 
-def columns(location: str, shards: Sequence[Shard], scanned: Sequence[Samples | str]) -> Columns:
-    """The index of shards and what a scan found in each, or why it could not be scanned."""
-    read = [item if isinstance(item, Samples) else _nothing(item) for item in scanned]
-    text = pa.concat_arrays([item.labels for item in read])
-    labels, classes = _labels(location, text, read)
-    pairs = list(zip(shards, read, strict=True))
-    bad = [(number, shard.name, item) for number, (shard, samples) in enumerate(pairs) for item in samples.rejected]
+def columns(location: str, shards: Sequence[Shard], scanned: list[Samples | str]) -> Columns:
+    """The index of shards and what a scan found in each (keys with the shard's name before them), or why it was not scanned.
+
+    `scanned` is emptied on the way, and so is each list of parts once it is joined: millions of samples lie in memory once.
+    """
     unread = [isinstance(item, str) and not shard.fault for shard, item in zip(shards, scanned, strict=True)]
+    read = [item if isinstance(item, Samples) else _nothing(item) for item in scanned]
+    scanned.clear()
+    starts = np.cumsum([0, *(len(item.keys) for item in read)])[:-1]
+    bad = [(number, shard.name, item) for number, shard in enumerate(shards) for item in read[number].rejected]
+    tops = _top_folders(list(zip(shards, read, strict=True))) if not any(_labelled(item) for item in read) else None
+    keys, offsets, sizes, texts = ([getattr(item, name) for item in read] for name in ("keys", "offsets", "sizes", "labels"))
+    read.clear()
+    text = _joined(texts)
+    labels, classes = _labels(location, text if tops is None else tops)
     return {
-        "key": pa.concat_arrays([_prefixed(shard.name, item.keys) for shard, item in pairs]),
-        "offset": pa.array(np.concatenate([item.offsets for item in read])),
-        "size": pa.array(np.concatenate([item.sizes for item in read])),
+        "key": _joined(keys),
+        "offset": _joined(offsets),
+        "size": _joined(sizes),
         "text": text,
         "label": pa.array(labels),
         "class": pa.array(classes, pa.large_string()),
@@ -74,10 +82,20 @@ def columns(location: str, shards: Sequence[Shard], scanned: Sequence[Samples | 
         "length": pa.array([shard.file.size for shard in shards], pa.int64()),
         "version": pa.array([shard.file.version for shard in shards], pa.large_string()),
         "unread": pa.array(unread).cast(pa.int64()),
-        "start": pa.array(np.cumsum([0, *(len(item.keys) for item in read)])[:-1]),
+        "start": pa.array(starts),
         "rejected_shard": pa.array([number for number, _, _ in bad[:SHOWN]], pa.int64()),
         **rejections([(_key(name, item), item.reason) for _, name, item in bad], len(bad), "members"),
     }
+
+
+def _joined(parts: list[Any]) -> pa.Array:
+    whole = pa.concat_arrays([part if isinstance(part, pa.Array) else pa.array(part, pa.int64()) for part in parts])
+    parts.clear()
+    return whole
+
+
+def _labelled(samples: Samples) -> bool:
+    return bool(samples.labels.null_count < len(samples.labels))
 
 
 def _nothing(reason: str) -> Samples:
@@ -85,8 +103,10 @@ def _nothing(reason: str) -> Samples:
     return Samples(none, empty, empty, none, [BadImage("", reason)])
 
 
-def _prefixed(name: str, keys: pa.Array) -> pa.Array:
-    return pc.binary_join_element_wise(pa.scalar(f"{name}/", pa.large_string()), keys, pa.scalar("", pa.large_string()))
+def named(shard: Shard, samples: Samples) -> Samples:
+    """The samples with the name of their shard before each key, as it stands in the index."""
+    name, nothing = pa.scalar(f"{shard.name}/", pa.large_string()), pa.scalar("", pa.large_string())
+    return samples._replace(keys=pc.binary_join_element_wise(name, samples.keys, nothing))
 
 
 def _key(name: str, item: BadImage) -> bytes:
@@ -94,10 +114,8 @@ def _key(name: str, item: BadImage) -> bytes:
     return f"{name}/{item.key}".rstrip("/").encode("utf-8", "backslashreplace")
 
 
-def _labels(location: str, text: pa.Array, read: Sequence[Samples]) -> tuple[Indices, list[str]]:
+def _labels(location: str, text: pa.Array) -> tuple[Indices, list[str]]:
     """(class of each sample, class names), both empty where a sample has none."""
-    if text.null_count == len(text):
-        text = _top_folders(read)
     if text.null_count or not len(text):
         return np.empty(0, dtype=np.int64), []
     if pc.all(pc.match_substring_regex(text, r"^\d{1,18}$")).as_py():
@@ -105,7 +123,8 @@ def _labels(location: str, text: pa.Array, read: Sequence[Samples]) -> tuple[Ind
     return labels_of(pa.chunked_array([text]), location, "label")
 
 
-def _top_folders(read: Sequence[Samples]) -> pa.Array:
+def _top_folders(pairs: Sequence[tuple[Shard, Samples]]) -> pa.Array:
     """The first folder of each key; none at all where there is but one, or a sample outside."""
-    tops = pc.extract_regex(pa.concat_arrays([item.keys for item in read]), "^(?P<top>[^/]+)/").flatten()[0]
+    keys = pa.concat_arrays([pc.utf8_slice_codeunits(item.keys, len(shard.name) + 1) for shard, item in pairs])
+    tops = pc.extract_regex(keys, "^(?P<top>[^/]+)/").flatten()[0]
     return tops if not tops.null_count and len(tops.unique()) > 1 else pa.array([], pa.large_string())

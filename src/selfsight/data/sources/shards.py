@@ -22,13 +22,13 @@ from selfsight.data.sources.fair import one_of_each
 from selfsight.data.sources.indexed import IndexedSource, rejected
 from selfsight.data.sources.location import is_remote
 from selfsight.data.sources.shard_cache import shard_cache
-from selfsight.data.sources.shard_index import columns, is_fresh, samples_before, shard_at
+from selfsight.data.sources.shard_index import columns, is_fresh, named, samples_before, shard_at
 from selfsight.data.sources.shard_list import Shard, find_shards, is_shards
 from selfsight.data.sources.tar_index import Samples, scan
 from selfsight.errors import DataError
 
 WINDOW = 16
-_SCANNERS = 8
+_DOWNLOADS, _SCANS = 8, 2  # threads: more help where bytes are waited for, and each keeps memory of its own
 
 
 class ShardSource(IndexedSource):
@@ -110,11 +110,11 @@ class ShardSource(IndexedSource):
                 return shard.fault or known[shard]
             try:
                 with self._opened(shard) as file:
-                    return scan(file, shard.file.size, image)
+                    return named(shard, scan(file, shard.file.size, image))
             except OSError as error:
                 return f"cannot be read ({error.strerror or error})"
 
-        with ThreadPoolExecutor(_SCANNERS) as pool:
+        with ThreadPoolExecutor(_DOWNLOADS if self._cache else _SCANS) as pool:
             return columns(location, shards, list(pool.map(scanned, shards)))
 
 
