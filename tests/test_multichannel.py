@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import struct
 
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from pydantic import ValidationError
 
@@ -242,3 +244,10 @@ def test_nothing_at_all_is_an_empty_file() -> None:
             open_image(b"", DecodeSettings(channels=channels))
     with pytest.raises(UndecodableError, match=r"^empty file$"):
         decode_channels(b"", DecodeSettings(channels=3))
+
+
+def test_an_array_that_was_stored_without_saying_what_its_axes_are_is_read_as_rows_of_bands() -> None:
+    values = np.random.default_rng(3).integers(0, 256, (20, 14, 5), dtype=np.uint8)
+    file = io.BytesIO()
+    tifffile.imwrite(file, values)  # twenty pages of 14 x 5
+    np.testing.assert_array_equal(open_image(file.getvalue(), DecodeSettings(channels=5)).pixels(), values)

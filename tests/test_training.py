@@ -293,7 +293,7 @@ def test_a_break_before_the_first_checkpoint_is_resumed_from_the_start(pictures:
 
 def test_time_trained_counts_over_resumes(pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="power cut"):
-        train(pictures, tmp_path / "run", minutes=0.02, over={"save_every_minutes": 1e-9}, watch=Breaks(20))
+        train(pictures, tmp_path / "run", minutes=0.02, over={"save_every_minutes": 1e-9}, watch=Breaks(3))
     before = read_jsonl(tmp_path / "run" / "metrics.jsonl")[-1]["elapsed_s"]
     watch = Recorder()
     summary = api.resume(tmp_path / "run", watch=watch)

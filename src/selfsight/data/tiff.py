@@ -84,7 +84,8 @@ def read_bands(data: bytes, count: int, max_pixels: int) -> Bands:
         pages = _pages(file, count)
         for page in pages:
             _check_memory(page, data, max_pixels)
-        values = np.concatenate([_plane(page) for page in pages], axis=2)
+        planes = [_plane(page) for page in pages]
+        values = np.stack([p[:, :, 0] for p in planes]) if _rows(pages, count) else np.concatenate(planes, axis=2)
         turn = valid(pages[0].tags.valueof(ORIENTATION))
         bits = pages[0].bitspersample
         white = float(2**bits - 1) if isinstance(bits, int) and values.dtype.kind == "u" else None
@@ -110,8 +111,14 @@ def _pages(file: tifffile.TiffFile, count: int) -> list[tifffile.TiffPage]:
         check_channels(first.samplesperpixel, count)
         return [first]
     same = [page for page in file.pages if isinstance(page, tifffile.TiffPage) and _kind(page) == _kind(first)]
-    check_channels(len(same), count)
+    if not _rows(same, count):
+        check_channels(len(same), count)
     return same
+
+
+def _rows(pages: list[tifffile.TiffPage], count: int) -> bool:
+    """Whether this is an array [height, width, bands] that was stored without saying so: a page [width, bands] for each row."""
+    return len(pages) not in (1, count) and pages[0].samplesperpixel == 1 and pages[0].imagewidth == count
 
 
 def _kind(page: tifffile.TiffPage) -> tuple[object, ...]:
