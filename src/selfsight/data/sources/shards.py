@@ -14,6 +14,7 @@ from typing import IO
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from selfsight.data.draws import Indices
 from selfsight.data.index import Columns, Index, open_or_build
@@ -110,7 +111,9 @@ class ShardSource(IndexedSource):
                 return shard.fault or known[shard]
             try:
                 with self._opened(shard) as file:
-                    return named(shard, scan(file, shard.file.size, image))
+                    found = named(shard, scan(file, shard.file.size, image))
+                pa.default_memory_pool().release_unused()  # else each thread keeps what a scan needed
+                return found
             except OSError as error:
                 return f"cannot be read ({error.strerror or error})"
 
