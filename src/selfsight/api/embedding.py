@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from selfsight import device as devices
 from selfsight.api.tolerance import tolerance
 from selfsight.api.watch import Silent, Watch
-from selfsight.data.sources import first, open_source
+from selfsight.data.sources import Source, first, open_source
 from selfsight.data.tolerance import listed
-from selfsight.encoders import extract, load_encoder
+from selfsight.encoders import Encoder, Features, extract, load_encoder
 from selfsight.errors import InputError
 from selfsight.runs import append_jsonl, environment, write_atomic
 
@@ -60,20 +60,7 @@ def embed(
         loaded.read = loaded.read.model_copy(update={"max_pixels": max_pixels})
     with listed(listing):
         found = extract(loaded, source, device=on, batch_size=batch_size, workers=workers, tolerance=bearing, progress=report)
-    columns: dict[str, Any] = {"key": pa.array([source.keys[i] for i in found.indices], pa.string())}
-    if source.labels is not None:
-        columns["label"] = pa.array(source.labels[found.indices])
-    columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(found.vectors.reshape(-1)), loaded.feature_width)
-    about = {
-        "encoder": loaded.spec,
-        "weights": loaded.weights,
-        "pool": loaded.pool,
-        "input_size": loaded.input_size,
-        "fingerprint": loaded.fingerprint,
-        "classes": list(source.classes),
-        "environment": environment(),
-    }
-    table = pa.table(columns).replace_schema_metadata({"selfsight": json.dumps(about)})
+    table = _table(loaded, source, found)
     write_atomic(path, lambda temporary: pq.write_table(table, temporary))
     bad = [*source.rejected, *found.bad]
     listing.unlink(missing_ok=True)
@@ -86,3 +73,21 @@ def embed(
         "cached": found.cached,
         "bad_images": len(bad),
     }
+
+
+def _table(encoder: Encoder, source: Source, found: Features) -> pa.Table:
+    """A row for each readable image; the encoder's provenance in the metadata."""
+    columns: dict[str, Any] = {"key": pa.array([source.keys[i] for i in found.indices], pa.string())}
+    if source.labels is not None:
+        columns["label"] = pa.array(source.labels[found.indices])
+    columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(found.vectors.reshape(-1)), encoder.feature_width)
+    about = {
+        "encoder": encoder.spec,
+        "weights": encoder.weights,
+        "pool": encoder.pool,
+        "input_size": encoder.input_size,
+        "fingerprint": encoder.fingerprint,
+        "classes": list(source.classes),
+        "environment": environment(),
+    }
+    return pa.table(columns).replace_schema_metadata({"selfsight": json.dumps(about)})
