@@ -104,7 +104,7 @@ def damaged(data: bytes, damage: Damage) -> bytes:
     return before + other[int(damage.place * len(other)) :]
 
 
-def opened(data: bytes, channels: int, shrink: int) -> np.ndarray | None:
+def checked_pixels(data: bytes, channels: int, shrink: int) -> np.ndarray | None:
     """Pixels after checking what must hold of them, or None with a reason of one short line."""
     try:
         image = open_image(data, DecodeSettings(channels=channels, max_pixels=LIMIT))
@@ -122,7 +122,7 @@ def opened(data: bytes, channels: int, shrink: int) -> np.ndarray | None:
     return pixels
 
 
-def decoded(data: bytes) -> np.ndarray | None:
+def checked_picture(data: bytes) -> np.ndarray | None:
     try:
         image = decode(data, LIMIT)
     except UndecodableError as error:
@@ -149,8 +149,8 @@ def by_lzw(data: bytes) -> bool:
 )
 def test_damage_gives_a_picture_or_a_reason(name: str, damages: list[Damage], channels: int, shrink: int) -> None:
     data = functools.reduce(damaged, damages, sound(name))
-    opened(data, channels, shrink)
-    ours, theirs = opened(data, 3, 1), decoded(data)
+    checked_pixels(data, channels, shrink)
+    ours, theirs = checked_pixels(data, 3, 1), checked_picture(data)
     assert (ours is None) == (theirs is None)
     if ours is not None and theirs is not None and not by_lzw(data):
         np.testing.assert_array_equal(ours, theirs)
@@ -164,11 +164,11 @@ def test_damage_gives_a_picture_or_a_reason(name: str, damages: list[Damage], ch
 )
 @example(b"", b"", 3)
 def test_noise_behind_a_sound_beginning_gives_a_picture_or_a_reason(head: bytes, noise: bytes, channels: int) -> None:
-    opened(head + noise, channels, 2)
-    decoded(head + noise)
+    checked_pixels(head + noise, channels, 2)
+    checked_picture(head + noise)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_undamaged_files_are_pictures(name: str) -> None:
     """Otherwise there would be nothing to damage."""
-    assert opened(sound(name), 5 if name.startswith("bands") else 3, 1) is not None
+    assert checked_pixels(sound(name), 5 if name.startswith("bands") else 3, 1) is not None

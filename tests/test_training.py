@@ -85,7 +85,7 @@ def train(data: Path, out: Path, *, over: Mapping[str, Any] | None = None, **opt
     return api.train(data, out, set=config.merge(SMALL, over or {}), **options)
 
 
-def same_weights(a: Path, b: Path) -> None:
+def assert_same_weights(a: Path, b: Path) -> None:
     """Every tensor of student, teacher, centre and optimiser, bit by bit."""
     for name in ("checkpoint/latest.safetensors", "teacher.safetensors"):
         ours, theirs = load_file(a / name), load_file(b / name)
@@ -161,7 +161,7 @@ def test_a_budget_in_minutes_ends_in_time_and_so_do_the_schedules(pictures: Path
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(pictures: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(pictures, tmp_path / name, epochs=3, seed=seed)
-    same_weights(tmp_path / "a", tmp_path / "b")
+    assert_same_weights(tmp_path / "a", tmp_path / "b")
     one, other = (load_file(tmp_path / name / "teacher.safetensors")["backbone.cls_token"] for name in "ac")
     assert not torch.equal(one, other)
 
@@ -169,7 +169,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(pictures: 
 def test_workers_do_not_change_the_weights(pictures: Path, tmp_path: Path) -> None:
     for workers in (0, 2):
         train(pictures, tmp_path / str(workers), epochs=3, over={"workers": workers})
-    same_weights(tmp_path / "0", tmp_path / "2")
+    assert_same_weights(tmp_path / "0", tmp_path / "2")
 
 
 # --- interruptions --------------------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def test_a_signal_ends_a_training_that_its_printed_command_finishes_to_the_same_
         main(words[1:])
     assert stop.value.code == 0
     assert f"{2 * LONG} steps" in capsys.readouterr().out
-    same_weights(out, uninterrupted)
+    assert_same_weights(out, uninterrupted)
     logged = [row["step"] for row in read_jsonl(out / "metrics.jsonl") if "loss" in row]
     assert logged == list(range(1, 2 * LONG + 1))
 
@@ -251,7 +251,7 @@ def test_a_kill_in_the_middle_leaves_a_checkpoint_that_goes_on_to_the_same_bits(
     checkpoint.restore(out.checkpoint, learner)
     assert 0 < learner.step < 2 * LONG
     assert api.resume(out.path)["step"] == 2 * LONG
-    same_weights(out.path, uninterrupted)
+    assert_same_weights(out.path, uninterrupted)
 
 
 class Breaks(api.Silent):
@@ -271,7 +271,7 @@ def test_stochastic_depth_draws_the_same_after_a_resume(pictures: Path, tmp_path
     with pytest.raises(RuntimeError, match="power cut"):
         train(pictures, tmp_path / "broken", epochs=5, over=over, watch=Breaks(5))
     api.resume(tmp_path / "broken")
-    same_weights(tmp_path / "broken", tmp_path / "whole")
+    assert_same_weights(tmp_path / "broken", tmp_path / "whole")
 
 
 def test_each_step_is_logged_once_though_the_last_ones_are_trained_again(pictures: Path, tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_a_break_before_the_first_checkpoint_is_resumed_from_the_start(pictures:
     assert not (tmp_path / "run" / "checkpoint").exists()
     assert api.resume(tmp_path / "run")["step"] == 10
     train(pictures, tmp_path / "other", epochs=5)
-    same_weights(tmp_path / "run", tmp_path / "other")
+    assert_same_weights(tmp_path / "run", tmp_path / "other")
 
 
 def test_time_trained_counts_over_resumes(pictures: Path, tmp_path: Path) -> None:

@@ -308,10 +308,12 @@ def test_no_bytes_whatever_stop_it(tmp_path: Path) -> None:
         path.write_bytes(data.tobytes())
         try:
             source = open_source(f"{path}?every=5")
-        except DataError:
+        except DataError as error:
+            assert len(str(error).splitlines()) == 1
             continue
         for index in range(min(len(source), 6)):
-            read_image(source, index)
+            image = read_image(source, index)
+            assert image.reason if isinstance(image, BadImage) else image.mode == "RGB"
 
 
 def test_without_pyav_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from selfsight.ssl.optimizer import clip_per_tensor
 from selfsight.ssl.schedules import cosine, linear_warmup
 
 
-def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-5) -> None:
+def assert_near(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-5) -> None:
     torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
 
 
@@ -35,15 +35,15 @@ def test_head_gives_the_published_logits_and_gradients(prefix: str) -> None:
     head.load_state_dict(g.under(f"{prefix}.param."))
     x = g.tensor(f"{prefix}.x").requires_grad_()
     y = head(x)
-    close(y, g.tensor(f"{prefix}.y"))
+    assert_near(y, g.tensor(f"{prefix}.y"))
     (y * g.tensor(f"{prefix}.r")).sum().backward()
     expected = g.under(f"{prefix}.grad.")
-    close(x.grad, expected.pop("x"))
+    assert_near(x.grad, expected.pop("x"))
     gradients = {name: p.grad for name, p in head.named_parameters() if p.grad is not None}
     missing = {name for name in expected if name not in gradients}
     assert not missing
     for name, gradient in expected.items():
-        close(gradients[name], gradient)
+        assert_near(gradients[name], gradient)
     assert (gradients.keys() - expected.keys()) <= {"last_layer.weight_g"}
     assert head.last_layer.weight_g.requires_grad is (prefix == "nlf")
 
@@ -57,9 +57,9 @@ def test_loss_centre_and_gradient_follow_the_published_code_step_by_step() -> No
         student = g.tensor("student_logits")[i].requires_grad_()
         value = loss.at_temperature(student, g.tensor("teacher_logits")[i], float(g["teacher_temp"][i])).value
         value.backward()
-        close(value, g.tensor("loss")[i])
-        close(student.grad, g.tensor("grad_student_logits")[i])
-        close(loss.center[0], g.tensor("center_after")[i])
+        assert_near(value, g.tensor("loss")[i])
+        assert_near(student.grad, g.tensor("grad_student_logits")[i])
+        assert_near(loss.center[0], g.tensor("center_after")[i])
 
 
 def test_teacher_temperature_meets_the_published_schedule_at_its_epochs() -> None:
@@ -93,7 +93,7 @@ def test_clipping_scales_each_tensor_by_itself() -> None:
     np.testing.assert_allclose([float(n) for n in norms], g["norms"], rtol=1e-5)
     for name, parameter in zip(g.config["names"], parameters, strict=True):
         if parameter.grad is not None:
-            close(parameter.grad, g.tensor(f"after.{name}"))
+            assert_near(parameter.grad, g.tensor(f"after.{name}"))
 
 
 def test_knn_votes_like_the_published_classifier() -> None:
@@ -133,7 +133,7 @@ def test_vit_gives_the_published_tokens_at_every_size() -> None:
             size = f"{height}x{width}"
             x = g.tensor(f"x.{size}")
             grid = (height // g.config["patch_size"], width // g.config["patch_size"])
-            close(backbone.position_embedding(grid), g.tensor(f"posenc.{size}"))
-            close(backbone(x).cls, g.tensor(f"cls.{size}"), 1e-4)
+            assert_near(backbone.position_embedding(grid), g.tensor(f"posenc.{size}"))
+            assert_near(backbone(x).cls, g.tensor(f"cls.{size}"), 1e-4)
             for ours, theirs in zip(backbone.intermediate(x, g.config["n_intermediate"]), g.tensor(f"inter.{size}"), strict=True):
-                close(torch.cat([ours.cls[:, None], ours.patches], 1), theirs, 1e-4)
+                assert_near(torch.cat([ours.cls[:, None], ours.patches], 1), theirs, 1e-4)

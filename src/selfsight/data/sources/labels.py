@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -61,11 +62,9 @@ def _numbered(labels: Indices, location: str, name: str, known: Sequence[str]) -
 
 def class_names(metadata: Mapping[bytes, bytes], name: str) -> list[str]:
     """Names of the classes of column `name` in the metadata of a Parquet schema (`huggingface` features or `labels`)."""
-    try:
+    with suppress(ValueError, KeyError, TypeError, AttributeError):  # written by somebody else, in another way
         info: dict[str, Any] = json.loads(metadata.get(b"huggingface", b"{}"))
         label = info["info"]["features"][name]
         if label.get("names"):
             return [str(text) for text in label["names"]]
-    except (ValueError, KeyError, TypeError, AttributeError):  # written by somebody else, in another way
-        pass
     return metadata[b"labels"].decode().split(",") if b"labels" in metadata else []
