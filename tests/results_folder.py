@@ -245,7 +245,7 @@ def _curve(rng: np.random.Generator) -> list[dict[str, float]]:
                 "step": step,
                 "epoch": step / 100,
                 "loss": share * 6.93,
-                "loss_over_lnk": share,
+                "loss_over_chance": share,
                 "teacher_entropy": share * 5 + 1,
                 "lr": 5e-4 * min(1, step / 120) * (1 - step / 1300),
                 "images_per_second": 300.0,

@@ -26,23 +26,28 @@ from selfsight import api, config
 from selfsight.cli import main
 from selfsight.errors import CollapseError, ConfigError, DataError, InputError, NonFiniteError, WeightsError
 from selfsight.models.backbones import BackboneSettings, build_backbone
-from selfsight.models.heads import DINOHead, HeadSettings
+from selfsight.models.heads import HeadSettings
 from selfsight.runs import RunFolder, read_jsonl
 from selfsight.ssl import checkpoint
+from selfsight.ssl.batch import Batch
 from selfsight.ssl.fit import make_learner
-from selfsight.ssl.objectives.dino import DINOLoss, DINOSettings
+from selfsight.ssl.network import Network, make_teacher
+from selfsight.ssl.objectives.dino import DINO, DINOSettings
 from selfsight.ssl.optimizer import OptimizerSettings, make_optimizer
 from selfsight.ssl.recipes import TrainSettings
 from selfsight.ssl.step import Learner, rates_at, train_step
-from selfsight.ssl.teacher import Network, make_teacher
 from selfsight.synth.drawing import draw_dataset
 
 BACKBONE = "vit_w32_d1_p8"
 SMALL = {
     "views": {"global_size": 16, "local_size": 8, "local_count": 1, "blur": [0.0, 0.0, 0.0]},
     "backbone": {"image_size": 16},
-    "head": {"prototypes": 16, "hidden": 16, "bottleneck": 8},
-    "dino": {"teacher_temperature": 0.02, "warmup_teacher_temperature": 0.02, "center_momentum": 0.9},
+    "objective": {
+        "head": {"prototypes": 16, "hidden": 16, "bottleneck": 8},
+        "teacher_temperature": 0.02,
+        "warmup_teacher_temperature": 0.02,
+        "center_momentum": 0.9,
+    },
     "optimizer": {"learning_rate": 1e-4},
     "teacher_momentum": 0.98,
     "batch_size": 8,
@@ -340,11 +345,11 @@ def test_a_resumed_run_keeps_its_settings(pictures: Path, tmp_path: Path, capsys
 
 
 def test_a_teacher_that_says_nothing_is_noticed(pictures: Path, tmp_path: Path) -> None:
-    over = {"dino": {"teacher_temperature": 10.0, "warmup_teacher_temperature": 10.0}, "collapse_window": 0.1}
+    over = {"objective": {"teacher_temperature": 10.0, "warmup_teacher_temperature": 10.0}, "collapse_window": 0.1}
     with pytest.raises(CollapseError) as error:
         train(pictures, tmp_path / "run", epochs=60, over=over)
     assert str(error.value).startswith("step 100: collapsed, the teacher's answer was uniform")
-    assert "Lower dino.teacher_temperature" in str(error.value)
+    assert "Lower objective.teacher_temperature" in str(error.value)
     assert error.value.exit_code == 1
 
 
@@ -353,13 +358,13 @@ def test_one_answer_to_every_image_is_noticed(tmp_path: Path) -> None:
     for i in range(16):
         Image.new("RGB", (32, 32), (120 + i % 3,) * 3).save(tmp_path / "data" / f"{i}.png")
     over = {
-        "dino": {"teacher_temperature": 1e-4, "warmup_teacher_temperature": 1e-4, "center_momentum": 1.0},
+        "objective": {"teacher_temperature": 1e-4, "warmup_teacher_temperature": 1e-4, "center_momentum": 1.0},
         "views": {"jitter": 0.0, "solarize": 0.0},
     }
     with pytest.raises(CollapseError) as error:
         train(tmp_path / "data", tmp_path / "run", epochs=60, over=over)
     assert str(error.value).startswith("step 100: collapsed, the teacher gave all images one prototype")
-    assert "Lower dino.center_momentum" in str(error.value)
+    assert "Lower objective.center_momentum" in str(error.value)
 
 
 def test_a_healthy_run_of_the_same_length_is_left_alone(uninterrupted: Path) -> None:
@@ -390,7 +395,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_the_learning_rate(pictu
         ("batch_size=17", "batch_size: must be at most the 16 images at hand. Got 17."),
         ("views.local_size=12", "views.local_size: must be a multiple of the patch, 8 in vit_w32_d1_p8. Got 12."),
         ("minutes=1", "budget: give either epochs or minutes"),
-        ("objective=dinoo", "dino"),
+        ("objective.name=dinoo", "dino"),
         ("backbone.name=5", "backbone"),
         ("backbone.name=vit_w33_d1_p8", "the width must be a multiple of 32"),
         ("views.flip", "--set 'views.flip': expected key=value"),
@@ -557,7 +562,7 @@ def test_the_config_of_a_run_is_a_file_of_settings_for_other_images(pictures: Pa
     api.train(others, tmp_path / "second", config=tmp_path / "first" / "config.yaml")
     found = config.load(TrainSettings, tmp_path / "second" / "config.yaml")
     assert (found.data, found.images) == (str(others.resolve()), 24)
-    assert found.head == config.load(TrainSettings, tmp_path / "first" / "config.yaml").head
+    assert found.objective == config.load(TrainSettings, tmp_path / "first" / "config.yaml").objective
 
 
 # --- one step -------------------------------------------------------------------------------------------------------
@@ -565,25 +570,26 @@ def test_the_config_of_a_run_is_a_file_of_settings_for_other_images(pictures: Pa
 
 def learner_by_formula() -> Learner:
     """A network whose every weight is a sine of its place: no random generator takes part."""
-    backbone = build_backbone(BackboneSettings(name="vit_w32_d2_p8", image_size=32))
-    student = Network(backbone, DINOHead(32, HeadSettings(prototypes=24, hidden=32, bottleneck=8)))
+    objective = DINO(DINOSettings(head=HeadSettings(prototypes=24, hidden=32, bottleneck=8)))
+    student, teacher = (
+        Network(build_backbone(BackboneSettings(name="vit_w32_d2_p8", image_size=32)), objective.heads(32)) for _ in range(2)
+    )
     with torch.no_grad():
         for number, (name, parameter) in enumerate(student.named_parameters()):
             wave = torch.sin(torch.arange(parameter.numel(), dtype=torch.float64) * (1.3 + 0.37 * number) + number)
             base = 1.0 if ("norm" in name and name.endswith("weight")) or name.endswith("weight_g") else 0.0
             scale = 0.0 if name.endswith("weight_g") else 0.15
             parameter.copy_((base + scale * wave).reshape(parameter.shape))
-    teacher = make_teacher(student, build_backbone(BackboneSettings(name="vit_w32_d2_p8", image_size=32)))
-    return Learner(student, teacher, DINOLoss(24, DINOSettings()), make_optimizer(student, torch.device("cpu")))
+    return Learner(student, make_teacher(student, teacher), objective, make_optimizer(student, torch.device("cpu")))
 
 
-def views_by_formula(step: int, batch: int = 4) -> list[torch.Tensor]:
+def batch_by_formula(step: int, batch: int = 4) -> Batch:
     def waves(count: int, size: int) -> torch.Tensor:
         place = torch.arange(count * 3 * size * size, dtype=torch.float64)
         image = torch.div(place, 3 * size * size, rounding_mode="floor") % batch
         return torch.sin(place * (0.11 + 0.05 * image) + 2 * step + image).float().reshape(count, 3, size, size)
 
-    return [waves(2 * batch, 32), waves(3 * batch, 16)]
+    return Batch([waves(2 * batch, 32), waves(3 * batch, 16)], batch)
 
 
 OPTIMIZER = OptimizerSettings(learning_rate=2e-3, warmup=0.2, freeze_last_layer=0.1)
@@ -596,7 +602,7 @@ def test_the_loss_curve_of_a_short_training_has_not_moved() -> None:
     losses = []
     for step in range(12):
         rates = rates_at(step / 12, 12, OPTIMIZER, 0.9)
-        losses.append(train_step(learner, views_by_formula(step), rates, 3.0).value.item())
+        losses.append(train_step(learner, batch_by_formula(step), rates, 3.0).value.item())
     assert losses == pytest.approx(CURVE, abs=1e-4)
     assert learner.step == 12
 
@@ -605,7 +611,7 @@ def test_the_teacher_becomes_the_running_mean_of_the_student_after_its_step() ->
     learner = learner_by_formula()
     before = {name: p.clone() for name, p in learner.teacher.named_parameters()}
     student_before = {name: p.detach().clone() for name, p in learner.student.named_parameters()}
-    train_step(learner, views_by_formula(0), rates_at(0.4, 10, OPTIMIZER, 0.9)._replace(momentum=0.75), 3.0)
+    train_step(learner, batch_by_formula(0), rates_at(0.4, 10, OPTIMIZER, 0.9)._replace(momentum=0.75), 3.0)
     student = dict(learner.student.named_parameters())
     moved = [name for name in student if not torch.equal(student[name], student_before[name])]
     assert len(moved) > 20
@@ -618,7 +624,7 @@ def test_the_teacher_becomes_the_running_mean_of_the_student_after_its_step() ->
 def test_the_ends_of_the_momentum_keep_the_teacher_or_copy_the_student(momentum: float, is_student: bool) -> None:
     learner = learner_by_formula()
     before = {name: p.clone() for name, p in learner.teacher.named_parameters()}
-    train_step(learner, views_by_formula(0), rates_at(0.4, 10, OPTIMIZER, 0.9)._replace(momentum=momentum), 3.0)
+    train_step(learner, batch_by_formula(0), rates_at(0.4, 10, OPTIMIZER, 0.9)._replace(momentum=momentum), 3.0)
     expected = dict(learner.student.named_parameters()) if is_student else before
     for name, parameter in learner.teacher.named_parameters():
         assert torch.equal(parameter, expected[name].detach()), name
@@ -627,7 +633,7 @@ def test_the_ends_of_the_momentum_keep_the_teacher_or_copy_the_student(momentum:
 def test_biases_and_norms_do_not_decay_and_matrices_do() -> None:
     learner = learner_by_formula()
     rates = rates_at(0.4, 10, OPTIMIZER, 0.9)
-    train_step(learner, views_by_formula(0), rates, 3.0)
+    train_step(learner, batch_by_formula(0), rates, 3.0)
     names = {id(p): name for name, p in learner.student.named_parameters()}
     groups = {group["weight_decay"]: {names[id(p)] for p in group["params"]} for group in learner.optimizer.param_groups}
     assert set(groups) == {0.0, rates.weight_decay}
@@ -641,11 +647,11 @@ def test_biases_and_norms_do_not_decay_and_matrices_do() -> None:
 
 def test_the_last_layer_stays_as_it_is_at_first() -> None:
     learner = learner_by_formula()
-    last, other = learner.student.head.last_layer.weight_v, learner.student.head.mlp[0].weight
+    last, other = learner.student.heads.image.last_layer.weight_v, learner.student.heads.image.mlp[0].weight
     for step in range(20):
         before = last.detach().clone(), other.detach().clone()
         rates = rates_at(step / 20, 20, OPTIMIZER, 0.9)
-        train_step(learner, views_by_formula(step), rates, 3.0)
+        train_step(learner, batch_by_formula(step), rates, 3.0)
         assert rates.last_layer_frozen is (step < 2)
         assert torch.equal(last, before[0]) is (step < 2)
         assert torch.equal(other, before[1]) is (step == 0)  # the rate is 0 at the first step of the warm-up
@@ -653,7 +659,7 @@ def test_the_last_layer_stays_as_it_is_at_first() -> None:
 
 def test_a_step_takes_global_views_alone_too() -> None:
     learner = learner_by_formula()
-    loss = train_step(learner, views_by_formula(0)[:1], rates_at(0.4, 10, OPTIMIZER, 0.9), 3.0)
+    loss = train_step(learner, Batch(batch_by_formula(0).views[:1], 4), rates_at(0.4, 10, OPTIMIZER, 0.9), 3.0)
     assert loss.value.isfinite()
     assert not loss.value.requires_grad
 
@@ -661,23 +667,24 @@ def test_a_step_takes_global_views_alone_too() -> None:
 def test_a_checkpoint_brings_everything_back(tmp_path: Path) -> None:
     trained, fresh = learner_by_formula(), learner_by_formula()
     for step in range(3):
-        train_step(trained, views_by_formula(step), rates_at(0.5, 10, OPTIMIZER, 0.9), 3.0)
+        train_step(trained, batch_by_formula(step), rates_at(0.5, 10, OPTIMIZER, 0.9), 3.0)
     checkpoint.save(tmp_path / "latest.safetensors", trained, 12.5)
     assert checkpoint.restore(tmp_path / "latest.safetensors", fresh) == 12.5
     assert fresh.step == 3
     for learner in (trained, fresh):
-        train_step(learner, views_by_formula(3), rates_at(0.6, 10, OPTIMIZER, 0.9), 3.0)
+        train_step(learner, batch_by_formula(3), rates_at(0.6, 10, OPTIMIZER, 0.9), 3.0)
     for ours, theirs in ((trained.student, fresh.student), (trained.teacher, fresh.teacher)):
         assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
-    assert torch.equal(trained.objective.center, fresh.objective.center)
+    assert torch.equal(trained.objective.loss.center.value, fresh.objective.loss.center.value)
 
 
 def test_a_checkpoint_of_another_network_does_not_fit(tmp_path: Path) -> None:
     learner = learner_by_formula()
     checkpoint.save(tmp_path / "latest.safetensors", learner, 0.0)
     backbone = build_backbone(BackboneSettings(name="vit_w64_d2_p8", image_size=32))
-    student = Network(backbone, DINOHead(64, HeadSettings(prototypes=24, hidden=32, bottleneck=8)))
-    teacher = make_teacher(student, build_backbone(backbone.settings))
-    other = Learner(student, teacher, DINOLoss(24, DINOSettings()), make_optimizer(student, torch.device("cpu")))
+    objective = DINO(DINOSettings(head=HeadSettings(prototypes=24, hidden=32, bottleneck=8)))
+    student = Network(backbone, objective.heads(64))
+    teacher = make_teacher(student, Network(build_backbone(backbone.settings), objective.heads(64)))
+    other = Learner(student, teacher, objective, make_optimizer(student, torch.device("cpu")))
     with pytest.raises(WeightsError, match=r"does not fit this run's config.yaml"):
         checkpoint.restore(tmp_path / "latest.safetensors", other)

@@ -5,7 +5,6 @@ A component owns the model of its own settings; a misspelt key names the nearest
 
 from __future__ import annotations
 
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from selfsight.errors import ConfigError, nearest
 
@@ -33,9 +33,20 @@ def build(model: type[S], values: Mapping[str, Any], where: str) -> S:
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "value"
+        key = ".".join(_path(first["loc"], values)) or "value"
         got = "" if isinstance(first["input"], Mapping) else f" Got {first['input']!r}."
         raise ConfigError(f"{where}: '{key}': {first['msg']}.{got}") from None
+
+
+def _path(parts: Sequence[int | str], values: Any) -> list[str]:
+    """pydantic's path of a setting, without the names of the models that it chose among."""
+    out = []
+    for part in parts:
+        if isinstance(values, Mapping) and part not in values and part == values.get("name"):
+            continue
+        out.append(str(part))
+        values = values.get(part) if isinstance(values, Mapping) else None
+    return out
 
 
 def load(model: type[S], path: Path | str) -> S:
@@ -95,14 +106,18 @@ def _check_keys(model: type[BaseModel], values: Mapping[str, Any], where: str, p
     for key, value in values.items():
         if key not in model.model_fields:
             raise ConfigError(f"{where}: no setting '{prefix}{key}'. {nearest(str(key), model.model_fields)}")
-        inner = _model_of(model.model_fields[key].annotation)
+        inner = _model_of(model.model_fields[key], value, where, f"{prefix}{key}")
         if inner is not None and isinstance(value, Mapping):
             _check_keys(inner, value, where, f"{prefix}{key}.")
 
 
-def _model_of(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return next((m for m in map(_model_of, typing.get_args(annotation)) if m), None)
-    return None
+def _model_of(field: FieldInfo, value: Any, where: str, key: str) -> type[BaseModel] | None:
+    """The settings model that `value` will be read into. Of several, the one whose `name` it gives."""
+    args = typing.get_args(field.annotation) or (field.annotation,)
+    models = [m for m in args if isinstance(m, type) and issubclass(m, BaseModel)]
+    if len(models) <= 1 or not isinstance(value, Mapping):
+        return models[0] if models else None
+    by_name = {m.model_fields["name"].default: m for m in models}
+    if value.get("name") not in by_name:
+        raise ConfigError(f"{where}: {key}.name: there is no '{value.get('name')}'. {nearest(str(value.get('name')), by_name)}")
+    return by_name[value["name"]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,7 +35,6 @@ class Terminal:
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._what = ""
-        self._prototypes = 2
         self._probe = ""
 
     def __enter__(self) -> Terminal:
@@ -67,13 +65,13 @@ class Terminal:
             f"{budget} on {settings.images} images: about {expected.steps} steps of {expected.step_seconds:.2f} s, "
             f"{_duration(expected.seconds)} in all, {_bytes(expected.disk_bytes)} on disk"
         )
-        self._prototypes = settings.head.prototypes
 
     def on_step(self, row: Mapping[str, Any], progress: float) -> None:
         self._bar("training", 1.0)
         if self._progress is not None and self._task is not None:
+            chance = f" ({row['loss_over_chance']:.0%} of chance)" if "loss_over_chance" in row else ""
             text = (
-                f"step {row['step']}  epoch {row['epoch']:.1f}  loss {row['loss']:.3f} (ln K {math.log(self._prototypes):.2f})  "
+                f"step {row['step']}  epoch {row['epoch']:.1f}  loss {row['loss']:.3f}{chance}  "
                 f"{row['images_per_second']:.0f} images/s  waiting for data {row['wait_share']:.0%}{self._probe}"
             )
             self._progress.update(self._task, completed=progress, description=text)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from selfsight.data import photometry
 from selfsight.data.decode import DecodeSettings, Picture, Pixels, UndecodableError, decode
+from selfsight.data.draws import Indices
 from selfsight.data.multichannel import decode_channels
 from selfsight.data.multicrop import cut_views, finish_views, plan_views
 from selfsight.data.opening import OpenedImage, open_image
@@ -41,13 +42,16 @@ class Share(NamedTuple):
 class ViewBatch:
     """Views of one training batch, by size, view-major: globals [2B, 3, S, S], then locals [LB, 3, s, s] if there are any.
 
-    uint8 with `draws` still to be applied, or finished float32 with `draws` None.
+    uint8 with `draws` still to be applied, or finished float32 with `draws` None. `samples` [B] are indices in the source,
+    `places` [B] positions in the whole batch of the step, over all ranks.
     """
 
     views: list[Tensor]
     draws: list[Photometry] | None
     size: int
     bad: list[BadImage] = field(default_factory=list)
+    samples: Indices = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    places: Indices = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def pin_memory(self) -> ViewBatch:
         """The same in memory from which a GPU copies while it works on."""
@@ -103,7 +107,9 @@ class _Steps(Work[ViewBatch]):
             [_Held(self, *pair) for pair in zip(samples, images, strict=True)], plan, self.settings
         )
         bad += [BadImage(self.source.keys[int(samples[place])], reason) for place, reason in views.failed.items()]
-        return ViewBatch(views.crops, views.draws, len(images) - len(views.failed), bad)
+        kept = np.array([row for row in range(len(images)) if row not in views.failed], dtype=np.int64)
+        start = self.share.rank * min(self.batch_size, len(self.source)) // self.share.ranks
+        return ViewBatch(views.crops, views.draws, len(kept), bad, samples[kept], start + np.array(good)[kept])
 
     def _open(self, index: int) -> OpenedImage | BadImage:
         if index in self.avoid:

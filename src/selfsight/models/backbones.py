@@ -64,8 +64,18 @@ class Backbone(nn.Module):
         self.settings = settings
         self.width = int(net.num_features)  # type: ignore[arg-type]
 
-    def forward(self, images: Tensor) -> Tokens:
+    def forward(self, images: Tensor, hidden: Tensor | None = None, mask_token: Tensor | None = None) -> Tokens:
+        """[B, C, H, W] -> tokens. Where `hidden` [B, N] is set, `mask_token` [1, D] stands in a patch's place (ViTs alone)."""
         raise TypeError("build a backbone with build_backbone()")
+
+    @property
+    def depth(self) -> int:
+        """Blocks or stages, for rates that fall with depth."""
+        return 0
+
+    def depth_of(self, name: str) -> int:
+        """At which depth a parameter stands, from 0 (embedding) over 1 (first block) to `depth` + 1 (after the last block)."""
+        return self.depth + 1
 
     @property
     def patch_size(self) -> int:
@@ -87,14 +97,25 @@ class ViT(Backbone):
     def patch_size(self) -> int:
         return int(self.net.patch_embed.patch_size[0])
 
-    def forward(self, images: Tensor) -> Tokens:
-        return self.intermediate(images, 1)[0]
+    def forward(self, images: Tensor, hidden: Tensor | None = None, mask_token: Tensor | None = None) -> Tokens:
+        return self.intermediate(images, 1, hidden, mask_token)[0]
 
-    def intermediate(self, images: Tensor, count: int) -> list[Tokens]:
+    @property
+    def depth(self) -> int:
+        return len(self.net.blocks)
+
+    def depth_of(self, name: str) -> int:
+        if found := re.search(r"\bblocks\.(\d+)\.", name):
+            return int(found.group(1)) + 1
+        return self.depth + 1 if re.search(r"\b(norm|fc_norm)\.", name) else 0
+
+    def intermediate(
+        self, images: Tensor, count: int, hidden: Tensor | None = None, mask_token: Tensor | None = None
+    ) -> list[Tokens]:
         """Tokens of the last `count` blocks, each through the final norm (`get_intermediate_layers` of the published code)."""
         net = self.net
         grid = (images.shape[2] // self.patch_size, images.shape[3] // self.patch_size)
-        x = self._embedded(images, grid)
+        x = self._embedded(images, grid, hidden, mask_token)
         kept = []
         for index, block in enumerate(net.blocks):
             x = block(x)
@@ -108,9 +129,9 @@ class ViT(Backbone):
         prefix = embedding.shape[1] - self.net.patch_embed.num_patches
         return interpolate_published(embedding, prefix, grid)
 
-    def _embedded(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+    def _embedded(self, images: Tensor, grid: tuple[int, int], hidden: Tensor | None, mask_token: Tensor | None) -> Tensor:
         net = self.net
-        patches = net.patch_embed(images)
+        patches = masked(net.patch_embed(images), hidden, mask_token)
         first = [] if net.cls_token is None else [net.cls_token.expand(len(images), -1, -1)]
         registers = [] if net.reg_token is None else [net.reg_token.expand(len(images), -1, -1)]
         if net.pos_embed is None:
@@ -151,7 +172,8 @@ class OtherTransformer(Backbone):
     def patch_size(self) -> int:
         return int(self.net.patch_embed.patch_size[0])  # type: ignore[union-attr,index]
 
-    def forward(self, images: Tensor) -> Tokens:
+    def forward(self, images: Tensor, hidden: Tensor | None = None, mask_token: Tensor | None = None) -> Tokens:
+        refuse_masks(self, hidden)
         x = self.net.forward_features(images)  # type: ignore[operator]
         grid = (images.shape[2] // self.patch_size, images.shape[3] // self.patch_size)
         prefix = int(self.net.num_prefix_tokens)  # type: ignore[arg-type]
@@ -176,13 +198,26 @@ class CNN(Backbone):
         # MobileNetV3 and its kin widen the pooled vector once more in their head.
         self.width = int(getattr(net, "head_hidden_size", None) or self.map_width)
 
-    def forward(self, images: Tensor) -> Tokens:
+    def forward(self, images: Tensor, hidden: Tensor | None = None, mask_token: Tensor | None = None) -> Tokens:
+        refuse_masks(self, hidden)
         x = self.net.forward_features(images)  # type: ignore[operator]
         # timm pools (and, in ConvNeXt, norms) in forward_head; with the classifier removed that is the pooled feature.
         pooled = self.net.forward_head(x, pre_logits=True)  # type: ignore[operator]
         if x.shape[1] != self.map_width and x.shape[-1] == self.map_width:
             x = x.permute(0, 3, 1, 2)
         return Tokens(None, None, x.flatten(2).transpose(1, 2), pooled, (x.shape[2], x.shape[3]))
+
+
+def masked(patches: Tensor, hidden: Tensor | None, mask_token: Tensor | None) -> Tensor:
+    """Embedded patches [B, N, D] with the token in place of hidden ones, before positions are added."""
+    if hidden is None or mask_token is None:
+        return patches
+    return torch.where(hidden[..., None], mask_token.to(patches.dtype), patches)
+
+
+def refuse_masks(backbone: Backbone, hidden: Tensor | None) -> None:
+    if hidden is not None:
+        raise ConfigError(f"backbone '{backbone.settings.name}': has no patches that could be hidden; take a ViT")
 
 
 def build_backbone(settings: BackboneSettings) -> Backbone:

@@ -118,7 +118,7 @@ def curve_plot(curves: list[dict[str, Any]], measure: str, colours: dict[str, st
         )  # fmt: skip
     if not fig.data:
         return None
-    if measure == "loss_over_lnk":
+    if measure == "loss_over_chance":
         fig.add_hline(y=1, line={"color": MUTED, "width": 1, "dash": "dot"}, annotation_text="nothing learned",
                       annotation_position="bottom right", annotation_font={"size": 11, "color": MUTED})  # fmt: skip
     fig.update_xaxes(title_text="step", nticks=6)

@@ -17,7 +17,7 @@ METRICS = {
 }  # fmt: skip
 CURVES = {
     "loss": ("Loss", "falls while the student learns"),
-    "loss_over_lnk": ("Loss as a share of ln K", "1 is a teacher that answers alike for every image: nothing learned yet"),
+    "loss_over_chance": ("Loss as a share of chance", "1 is a teacher that answers alike for every image: nothing learned yet"),
     "knn_top1": ("k-NN top-1 (%)", "the one curve that measures use; it should climb"),
     "teacher_entropy": ("Teacher entropy", "falls as the teacher commits; zero, or no fall at all, is collapse"),
     "rankme": ("RankMe", "how many dimensions the features use; a sharp drop is collapse"),

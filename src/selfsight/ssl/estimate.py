@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from typing import NamedTuple
 
@@ -14,6 +13,8 @@ from selfsight.data import photometry
 from selfsight.data.loader import open_sample
 from selfsight.data.multicrop import cut_views, plan_views
 from selfsight.data.sources import BadImage, Source
+from selfsight.ssl.batch import Batch
+from selfsight.ssl.feed import draw_masks
 from selfsight.ssl.fit import make_learner
 from selfsight.ssl.recipes import TrainSettings
 from selfsight.ssl.step import rates_at, train_step
@@ -36,12 +37,12 @@ def estimate(settings: TrainSettings, source: Source) -> Estimate:
     on = device.resolve(settings.device)
     torch.set_num_threads(settings.threads or device.cores())
     learner = make_learner(settings, on)
-    data_seconds, views = _views(settings, source, on)
+    data_seconds, batch = _batch(settings, source, on)
     times = []
     for _ in range(_STEPS):
         start = time.perf_counter()
         rates = rates_at(0.5, 100, settings.optimizer, settings.teacher_momentum)
-        train_step(learner, copy.copy(views), rates, settings.optimizer.clip, settings.precision)
+        train_step(learner, batch, rates, settings.optimizer.clip, settings.precision, settings.parts)
         device.synchronize(on)
         times.append(time.perf_counter() - start)
     network = min(times[1:])
@@ -54,8 +55,8 @@ def estimate(settings: TrainSettings, source: Source) -> Estimate:
     return Estimate(step, steps, steps * step, disk, network)
 
 
-def _views(settings: TrainSettings, source: Source, on: torch.device) -> tuple[float, list[torch.Tensor]]:
-    """Seconds to make one batch of views, and the batch (images repeated where few can be read)."""
+def _batch(settings: TrainSettings, source: Source, on: torch.device) -> tuple[float, Batch]:
+    """Seconds to make one batch, and the batch (images repeated where few can be read)."""
     start = time.perf_counter()
     wanted = settings.batch_size
     spread = np.linspace(0, len(source) - 1, min(wanted, len(source))).astype(int)
@@ -67,4 +68,6 @@ def _views(settings: TrainSettings, source: Source, on: torch.device) -> tuple[f
     images = (images * wanted)[:wanted]
     made = cut_views(images, plan_views(images, range(wanted), settings.seed, 0, settings.views), settings.views)
     views = [photometry.apply(v.to(on), d, settings.views) for v, d in zip(made.crops, made.draws or (), strict=True)]
-    return time.perf_counter() - start, views
+    labels = torch.zeros(wanted, dtype=torch.int64, device=on)
+    masks = draw_masks(settings, views[0], 0, np.arange(wanted))
+    return time.perf_counter() - start, Batch(views, wanted, masks, labels)

@@ -6,12 +6,16 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from selfsight import device as devices
+from selfsight.data.draws import Indices
 from selfsight.data.loader import ViewBatch, view_batches
 from selfsight.data.sources import BadImage, Source
+from selfsight.ssl.batch import Batch, Masks
+from selfsight.ssl.masking import hidden_patches
 from selfsight.ssl.recipes import TrainSettings
 
 _LOOK_EVERY = 50
@@ -19,10 +23,9 @@ _MUCH = 0.1
 
 
 class Fed(NamedTuple):
-    """Finished views by size, how many images they are of, what could not be read, and the seconds waited for them."""
+    """A batch on the device (None where not one image could be read), what could not be read, and the seconds waited for it."""
 
-    views: list[Tensor]
-    size: int
+    batch: Batch | None
     bad: list[BadImage]
     wait: float
 
@@ -31,7 +34,7 @@ class Feed:
     """What a training eats. On an accelerator workers are added while it waits for more than a tenth of its time."""
 
     def __init__(self, source: Source, settings: TrainSettings, device: torch.device) -> None:
-        self.device, self.views = device, settings.views
+        self.device, self.settings, self.source = device, settings, source
         self.crew = view_batches(
             source,
             settings.views,
@@ -44,39 +47,56 @@ class Feed:
 
     def batches(self, start: int, stop: int) -> Iterator[Fed]:
         """The batches of steps `start` to `stop`."""
-        items = self._ahead(self.crew.items(start, stop)) if self.device.type == "cuda" else self._finished(start, stop)
+        items = self._ahead(self.crew.items(start, stop), start) if self.device.type == "cuda" else self._finished(start, stop)
         began, waited, count = time.perf_counter(), 0.0, 0
         before = began
-        for batch, views in items:
+        for made, batch in items:
             now = time.perf_counter()
             waited, count = waited + now - before, count + 1
-            yield Fed(views, batch.size, batch.bad, now - before)
+            yield Fed(batch, made.bad, now - before)
             before = time.perf_counter()
             if count == _LOOK_EVERY:
                 if self.device.type != "cpu":
                     self.crew.workers = more_workers(self.crew.workers, waited / (before - began), devices.cores())
                 began, waited, count = before, 0.0, 0
 
-    def _finished(self, start: int, stop: int) -> Iterator[tuple[ViewBatch, list[Tensor]]]:
-        for batch in self.crew.items(start, stop):
-            yield batch, batch.finished(self.device, self.views)
+    def _finished(self, start: int, stop: int) -> Iterator[tuple[ViewBatch, Batch | None]]:
+        for step, made in enumerate(self.crew.items(start, stop), start):
+            yield made, self._batch(made, step)
 
-    def _ahead(self, batches: Iterator[ViewBatch]) -> Iterator[tuple[ViewBatch, list[Tensor]]]:
+    def _batch(self, made: ViewBatch, step: int) -> Batch | None:
+        if not made.size:
+            return None
+        views = made.finished(self.device, self.settings.views)
+        labels = None
+        if self.source.labels is not None:
+            labels = torch.from_numpy(np.asarray(self.source.labels)[made.samples].astype(np.int64)).to(self.device)
+        return Batch(views, made.size, draw_masks(self.settings, views[0], step, made.places), labels)
+
+    def _ahead(self, batches: Iterator[ViewBatch], start: int) -> Iterator[tuple[ViewBatch, Batch | None]]:
         """Copy and colour the next batch on a stream of its own while the present one is trained on."""
         stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        ready: tuple[ViewBatch, list[Tensor]] | None = None
-        for batch in batches:
+        ready: tuple[ViewBatch, Batch | None] | None = None
+        for step, made in enumerate(batches, start):
             with torch.cuda.stream(stream):
-                views = batch.finished(self.device, self.views)
+                batch = self._batch(made, step)
             if ready is not None:
                 yield ready
             current = torch.cuda.current_stream(self.device)
             current.wait_stream(stream)
-            for view in views:
-                view.record_stream(current)
-            ready = batch, views
+            for tensor in () if batch is None else batch.tensors():
+                tensor.record_stream(current)
+            ready = made, batch
         if ready is not None:
             yield ready
+
+
+def draw_masks(s: TrainSettings, view: Tensor, step: int, places: Indices) -> Masks | None:
+    """Masks of the global views [2B, C, S, S] of the samples at `places` of the whole batch, if the objective hides patches."""
+    if s.objective.masking is None:
+        return None
+    grid = (view.shape[2] // s.patch_size, view.shape[3] // s.patch_size)
+    return Masks.of(hidden_patches(s.objective.masking, grid, s.seed, step, places, s.batch_size)).to(view.device)
 
 
 def more_workers(workers: int, wait_share: float, cores: int) -> int:

@@ -6,7 +6,6 @@ The weights to start from, the k-NN probe and whoever watches are passed in; thi
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
@@ -18,19 +17,18 @@ from selfsight.data.sources import BadImage, Source
 from selfsight.data.tolerance import BadImages, TooManyBadError
 from selfsight.errors import DataError, Interrupted, TrainingError
 from selfsight.models.backbones import Backbone, build_backbone
-from selfsight.models.heads import DINOHead
 from selfsight.ssl import checkpoint
 from selfsight.ssl.clock import Clock
 from selfsight.ssl.feed import Fed, Feed
 from selfsight.ssl.health import CollapseWatch, check_finite
 from selfsight.ssl.log import MetricsLog
+from selfsight.ssl.network import Network, make_teacher
 from selfsight.ssl.objectives import OBJECTIVES
-from selfsight.ssl.objectives.base import Loss
+from selfsight.ssl.objectives.base import AnyObjective, Loss
 from selfsight.ssl.optimizer import make_optimizer
 from selfsight.ssl.recipes import TrainSettings
 from selfsight.ssl.signals import Stop
 from selfsight.ssl.step import Learner, Rates, rates_at, train_step
-from selfsight.ssl.teacher import Network, make_teacher
 
 Probe = Callable[[Backbone], dict[str, float]]
 """Measures the teacher's backbone: names to numbers, such as `knn_top1` and `rankme`."""
@@ -62,13 +60,17 @@ def initial_backbone(settings: TrainSettings) -> Backbone:
 
 def make_learner(settings: TrainSettings, on: torch.device) -> Learner:
     """Student and teacher at the start of a run, with objective and optimiser."""
-    backbone = initial_backbone(settings)
-    student = Network(backbone, DINOHead(backbone.width, settings.head))
-    teacher = make_teacher(student, build_backbone(settings.backbone.model_copy(update={"drop_path": 0.0})))
-    objective = OBJECTIVES[settings.objective](settings.head.prototypes, settings.dino)
+    objective = OBJECTIVES[settings.objective.name](settings.objective)
+    student = _network(initial_backbone(settings), objective)
+    teacher = make_teacher(student, _network(build_backbone(settings.backbone.model_copy(update={"drop_path": 0.0})), objective))
     for module in (student, teacher, objective):
         module.to(on)
-    return Learner(student, teacher, objective, make_optimizer(student, on))
+    scaler = torch.amp.GradScaler(on.type) if settings.precision == "float16" else None
+    return Learner(student, teacher, objective, make_optimizer(student, on, settings.optimizer), scaler=scaler)
+
+
+def _network(backbone: Backbone, objective: AnyObjective) -> Network:
+    return Network(backbone, objective.heads(backbone.width), hides=objective.settings.masking is not None)
 
 
 class Training:
@@ -141,9 +143,11 @@ class Training:
 
     def _step(self, batch: Fed) -> tuple[Loss | None, Rates]:
         s, learner = self.settings, self.learner
-        rates = rates_at(self.clock.progress(learner.step), self.clock.nominal_steps, s.optimizer, s.teacher_momentum)
+        rates = rates_at(
+            self.clock.progress(learner.step), self.clock.nominal_steps, s.optimizer, s.teacher_momentum, s.final_teacher_momentum
+        )
         self._list(batch.bad)
-        if not batch.size:
+        if batch.batch is None:
             if len(self.bad) >= len(self.source):
                 raise DataError(
                     f"{s.data}: none of its {len(self.source)} files is an image that can be read; see {self.folder.bad_images}"
@@ -152,7 +156,7 @@ class Training:
             return None, rates
         # Stochastic depth draws from torch's generator: seeding it by step makes a resumed run draw the same.
         torch.manual_seed(s.seed * 1_000_003 + learner.step)
-        return train_step(learner, batch.views, rates, s.optimizer.clip, s.precision), rates
+        return train_step(learner, batch.batch, rates, s.optimizer.clip, s.precision, s.parts), rates
 
     def _list(self, bad: list[BadImage]) -> None:
         """Where they are too many the run ends, but what was learnt before is kept."""
@@ -166,7 +170,7 @@ class Training:
 
     def _observe(self, log: MetricsLog, loss: Loss | None, rates: Rates, batch: Fed) -> None:
         """Reading a number from a GPU waits for it, so there it is done only every `log_every` steps."""
-        self.clock.count(batch.size, batch.wait)
+        self.clock.count(0 if batch.batch is None else batch.batch.size, batch.wait)
         step, every = self.learner.step, self.settings.log_every
         if loss is None or (self.device.type != "cpu" and step % every):
             return
@@ -179,7 +183,7 @@ class Training:
             "epoch": round(step / self.settings.steps_per_epoch, 4),
             "elapsed_s": round(self.clock.elapsed, 2),
             "loss": self.last_loss,
-            "loss_over_lnk": self.last_loss / math.log(self.settings.head.prototypes),
+            **({} if (chance := self.learner.objective.chance) is None else {"loss_over_chance": self.last_loss / chance}),
             **diagnostics,
             "lr": rates.learning_rate,
             "weight_decay": rates.weight_decay,

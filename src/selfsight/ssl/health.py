@@ -34,14 +34,14 @@ class CollapseWatch:
             raise CollapseError(
                 f"step {step}: collapsed, the teacher's answer was uniform in each of the last {self.window} observations "
                 "(loss near ln K, nothing is learned). Likely cause: it is not sharp enough for these images. Lower "
-                "dino.teacher_temperature and dino.warmup_teacher_temperature (say to 0.02), or "
+                "objective.teacher_temperature and objective.warmup_teacher_temperature (say to 0.02), or "
                 "optimizer.learning_rate: start again with --set and another --out"
             )
         if all(self._single):
             raise CollapseError(
                 f"step {step}: collapsed, the teacher gave all images one prototype in each of the last {self.window} "
-                "observations. Likely cause: the centre does not follow. Lower dino.center_momentum (say to 0.9), or raise "
-                "dino.teacher_temperature: start again with --set and another --out"
+                "observations. Likely cause: the centre does not follow. Lower objective.center_momentum (say to 0.9), or raise "
+                "objective.teacher_temperature: start again with --set and another --out"
             )
 
 

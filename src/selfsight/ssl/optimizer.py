@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from selfsight.config import Settings
+from selfsight.models.backbones import Backbone
+from selfsight.ssl.network import Network
 
 
 class OptimizerSettings(Settings):
-    """AdamW with cosine schedules. `learning_rate` is the peak for the batch at hand, warmed up linearly."""
+    """AdamW. `learning_rate` is the peak for the batch at hand, warmed up linearly.
+
+    `schedule` is `cosine` from there to the final values, or `constant` (DINOv3). Each block of the backbone learns `layer_decay`
+    times as fast as the one above it, and the patch embedding `patch_embed_rate` times as fast again
+    (`get_params_groups_with_decay` of facebookresearch/dinov2). `clip` limits the norm of each gradient tensor; 0 leaves
+    gradients as they are.
+    """
+
+    schedule: Literal["cosine", "constant"] = "cosine"
 
     learning_rate: float = Field(5e-4, gt=0)
     final_learning_rate: float = Field(1e-6, ge=0)
@@ -21,28 +33,60 @@ class OptimizerSettings(Settings):
     final_weight_decay: float = Field(0.4, ge=0)
     clip: float = Field(3.0, ge=0)
     freeze_last_layer: float = Field(0.01, ge=0, le=1)
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    patch_embed_rate: float = Field(1.0, gt=0, le=1)
 
 
-def make_optimizer(student: nn.Module, device: torch.device) -> torch.optim.AdamW:
-    """AdamW over two groups: matrices decay; biases, norms and other one-dimensional tensors do not (`get_params_groups`)."""
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
+def make_optimizer(student: Network, device: torch.device, settings: OptimizerSettings | None = None) -> torch.optim.AdamW:
+    """AdamW. Matrices decay; biases, norms and other one-dimensional tensors do not (`get_params_groups`)."""
+    settings = settings or OptimizerSettings()
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in student.named_parameters():
         if parameter.requires_grad:
-            (plain if name.endswith(".bias") or parameter.ndim == 1 else decayed).append(parameter)
-    groups = [{"params": decayed, "decays": True}, {"params": plain, "decays": False, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, fused=device.type in ("cuda", "cpu"))
+            decays = not (name.endswith(".bias") or parameter.ndim == 1)
+            groups[decays, rate_scale(name, student.backbone, settings)].append(parameter)
+    named = [
+        {"params": parameters, "decays": decays, "scale": scale, **({} if decays else {"weight_decay": 0.0})}
+        for (decays, scale), parameters in sorted(groups.items(), key=lambda item: (not item[0][0], item[0][1]))
+    ]
+    return torch.optim.AdamW(named, fused=device.type in ("cuda", "cpu"))
+
+
+def rate_scale(name: str, backbone: Backbone, settings: OptimizerSettings) -> float:
+    """By what the rate of a student's parameter is multiplied: 1 in the heads and the last block."""
+    if not name.startswith("backbone."):
+        return 1.0
+    depth = backbone.depth_of(name.removeprefix("backbone."))
+    scale = settings.layer_decay ** (backbone.depth + 1 - depth)
+    return scale * settings.patch_embed_rate if ".patch_embed." in name else scale
 
 
 def set_rates(optimizer: torch.optim.Optimizer, learning_rate: float, weight_decay: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group["scale"]
         if group["decays"]:
             group["weight_decay"] = weight_decay
 
 
+def step_if_finite(
+    optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None, loss: Tensor, norms: list[Tensor]
+) -> None:
+    """The optimiser's step, unless the loss or a gradient is not finite. Decided on the device, so that nothing waits."""
+    if scaler is not None:  # it has looked at the gradients itself
+        scaler.step(optimizer)
+        scaler.update()
+        return
+    finite = torch.isfinite(torch.stack([loss, *(norm.to(loss) for norm in norms)])).all()
+    if optimizer.defaults["fused"]:
+        # Fused AdamW leaves everything as it is where this is 1; GradScaler tells it so in the same way.
+        optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        optimizer.step()
+    elif finite:
+        optimizer.step()
+
+
 def clip_per_tensor(parameters: Iterable[nn.Parameter], limit: float) -> list[Tensor]:
-    """Scale each gradient whose own L2 norm is above `limit`; returns the norms before (`clip_gradients` of utils.py).
+    """Scale each gradient whose own L2 norm is above `limit` (0: none); returns the norms before (`clip_gradients` of utils.py).
 
     Unlike `clip_grad_norm_` the limit holds for every tensor by itself.
     """
@@ -50,6 +94,8 @@ def clip_per_tensor(parameters: Iterable[nn.Parameter], limit: float) -> list[Te
     if not gradients:
         return []
     norms = list(torch._foreach_norm(gradients))
+    if not limit:
+        return norms
     factors = [(limit / (norm + 1e-6)).clamp(max=1.0) for norm in norms]
     torch._foreach_mul_(gradients, factors)
     return norms

@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union
 
 from pydantic import Field
 
@@ -18,12 +18,16 @@ from selfsight.config import Settings
 from selfsight.data.presets import DEFAULT_DOMAIN, domain_changes
 from selfsight.data.tolerance import Tolerance
 from selfsight.data.views import ViewSettings
-from selfsight.errors import ConfigError, nearest
+from selfsight.errors import ConfigError
 from selfsight.models.backbones import BackboneSettings, is_vit_name, patch_of
-from selfsight.models.heads import HeadSettings
-from selfsight.ssl.objectives import OBJECTIVES
-from selfsight.ssl.objectives.dino import DINOSettings
+from selfsight.ssl.objectives import OBJECTIVES, ObjectiveSettings
 from selfsight.ssl.optimizer import OptimizerSettings
+
+if TYPE_CHECKING:
+    AnyObjectiveSettings = ObjectiveSettings
+else:  # the one whose name is given, so that a new objective is known here by its line in the registry alone
+    _KINDS = tuple(kind.Settings for kind in OBJECTIVES.values())
+    AnyObjectiveSettings = Annotated[Union[_KINDS], Field(discriminator="name")] if len(_KINDS) > 1 else _KINDS[0]  # noqa: UP007
 
 
 class TrainSettings(Settings):
@@ -38,15 +42,15 @@ class TrainSettings(Settings):
     epochs: float | None = Field(None, gt=0)
     minutes: float | None = Field(None, gt=0)
     batch_size: int = Field(ge=1)
+    parts: int = Field(1, ge=1)
     teacher_momentum: float = Field(ge=0, le=1)
-    objective: str = "dino"
+    final_teacher_momentum: float = Field(1.0, ge=0, le=1)
+    objective: AnyObjectiveSettings
     backbone: BackboneSettings
-    head: HeadSettings
-    dino: DINOSettings
     views: ViewSettings
     optimizer: OptimizerSettings
     device: str = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     threads: int | None = Field(None, ge=1)
     workers: int = Field(0, ge=0)
     log_every: int = Field(10, ge=1)
@@ -54,6 +58,11 @@ class TrainSettings(Settings):
     save_every_minutes: float = Field(5.0, gt=0)
     tolerance: Tolerance = Tolerance()
     collapse_window: float = Field(0.25, gt=0, le=1)
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels; 1 for networks without patches."""
+        return patch_of(self.backbone.name) if self.backbone.patch_size is None else self.backbone.patch_size
 
     @property
     def steps_per_epoch(self) -> int:
@@ -101,15 +110,16 @@ def dino(facts: Facts, backbone: str | None) -> list[Derived]:
     prototypes, temperature, momentum = _interpolated(facts.images)
     images = f"{facts.images} images"
     rows = [
-        Derived("head.prototypes", prototypes, images),
-        Derived("dino.teacher_temperature", temperature, images),
+        Derived("objective.name", "dino", "recipe"),
+        Derived("objective.head.prototypes", prototypes, images),
+        Derived("objective.teacher_temperature", temperature, images),
         Derived("teacher_momentum", momentum, images),
     ]
     if facts.channels != 3:
         rows += _channels(facts)
     if facts.side < SMALL_SIDE:
         return [*_small(facts, backbone), *rows]
-    cold = Derived("dino.warmup_teacher_temperature", min(0.04, temperature), "published")
+    cold = Derived("objective.warmup_teacher_temperature", min(0.04, temperature), "published")
     return [*_photographs(facts, backbone), *rows, cold]
 
 
@@ -129,11 +139,11 @@ def _small(facts: Facts, backbone: str | None) -> list[Derived]:
     return [
         Derived("backbone.name", name, "given" if backbone else f"{why}, {'GPU' if facts.accelerator else 'no GPU'}"),
         Derived("backbone.image_size", size, why),
-        Derived("head.hidden", 512, "small images"),
-        Derived("head.bottleneck", 64, "small images"),
-        Derived("dino.warmup_teacher_temperature", 0.01, "breaks the symmetry early"),
+        Derived("objective.head.hidden", 512, "small images"),
+        Derived("objective.head.bottleneck", 64, "small images"),
+        Derived("objective.warmup_teacher_temperature", 0.01, "breaks the symmetry early"),
         Derived(
-            "dino.center_momentum", 0.5 if batch < 64 else 0.9, f"batch of {batch}, short run" if batch < 64 else "published"
+            "objective.center_momentum", 0.5 if batch < 64 else 0.9, f"batch of {batch}, short run" if batch < 64 else "published"
         ),
         Derived("batch_size", batch, f"{facts.images} images, {'GPU' if facts.accelerator else 'no GPU'}"),
         Derived("optimizer.learning_rate", round(max(1e-3, 2e-3 * batch / 256), 7), "small network"),
@@ -197,10 +207,8 @@ def as_tree(rows: list[Derived]) -> dict[str, Any]:
 
 
 def check(settings: TrainSettings) -> None:
-    """Settings that are each valid but do not go together, and an unknown objective."""
-    if settings.objective not in OBJECTIVES:
-        raise ConfigError(f"objective: there is no '{settings.objective}'. {nearest(settings.objective, OBJECTIVES)}")
-    patch = patch_of(settings.backbone.name) if settings.backbone.patch_size is None else settings.backbone.patch_size
+    """Settings that are each valid but do not go together."""
+    patch = settings.patch_size
     for key in ("global_size", "local_size"):
         size = getattr(settings.views, key)
         if size % patch or size < patch:

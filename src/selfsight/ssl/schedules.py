@@ -21,6 +21,11 @@ def cosine(step: float, total: float, base: float, final: float, warmup: float =
     return final + 0.5 * (base - final) * (1 + math.cos(math.pi * phase))
 
 
+def constant(step: float, total: float, base: float, final: float, warmup: float = 0, start: float = 0.0) -> float:
+    """The same warm-up, then `base` to the end (DINOv3); `total` and `final` are those of `cosine` and play no part."""
+    return cosine(step, total, base, base, warmup, start)
+
+
 def linear_warmup(progress: float, share: float, start: float, end: float) -> float:
     """Linear from `start` to `end` over the first `share` of the run, then `end`."""
     if share <= 0 or progress >= share:

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from selfsight.device import autocast
-from selfsight.ssl.objectives.base import Loss, Objective
-from selfsight.ssl.optimizer import OptimizerSettings, clip_per_tensor, set_rates
-from selfsight.ssl.schedules import cosine
-from selfsight.ssl.teacher import Network, update_teacher
+from selfsight.ssl.batch import Batch
+from selfsight.ssl.network import Network, update_teacher
+from selfsight.ssl.objectives.base import AnyObjective, Loss
+from selfsight.ssl.optimizer import OptimizerSettings, clip_per_tensor, set_rates, step_if_finite
+from selfsight.ssl.schedules import constant, cosine
 
 
 @dataclass
 class Learner:
-    """All that changes during a training."""
+    """All that changes during a training. `run` is the student as it is called: itself, or wrapped for several devices."""
 
     student: Network
     teacher: Network
-    objective: Objective[Any]
+    objective: AnyObjective
     optimizer: torch.optim.Optimizer
     step: int = 0
+    scaler: torch.amp.GradScaler | None = None
+    run: nn.Module = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.run = self.student
 
 
 class Rates(NamedTuple):
@@ -37,36 +42,61 @@ class Rates(NamedTuple):
     last_layer_frozen: bool
 
 
-def rates_at(progress: float, nominal_steps: float, optimizer: OptimizerSettings, momentum: float) -> Rates:
+def rates_at(progress: float, nominal_steps: float, o: OptimizerSettings, momentum: float, final_momentum: float = 1.0) -> Rates:
     """Rates at a share of the run; `nominal_steps` is its length in steps, as far as is known."""
-    at, o = progress * nominal_steps, optimizer
+    at = progress * nominal_steps
+    schedule = cosine if o.schedule == "cosine" else constant
     return Rates(
-        learning_rate=cosine(at, nominal_steps, o.learning_rate, o.final_learning_rate, o.warmup * nominal_steps),
-        weight_decay=cosine(at, nominal_steps, o.weight_decay, o.final_weight_decay),
-        momentum=cosine(at, nominal_steps, momentum, 1.0),
+        learning_rate=schedule(at, nominal_steps, o.learning_rate, o.final_learning_rate, o.warmup * nominal_steps),
+        weight_decay=schedule(at, nominal_steps, o.weight_decay, o.final_weight_decay),
+        momentum=schedule(at, nominal_steps, momentum, final_momentum),
         progress=progress,
         last_layer_frozen=progress < o.freeze_last_layer,
     )
 
 
-def train_step(learner: Learner, views: Sequence[Tensor], rates: Rates, clip: float, precision: str = "float32") -> Loss:
-    """`views` are batches by size, the two global views (view-major) first: [2B, 3, S, S] and, if any, [LB, 3, s, s]."""
-    student, teacher = learner.student, learner.teacher
-    with autocast(views[0].device, precision):
-        with torch.no_grad():
-            targets = teacher(views[:1])
-        predictions = student(views)
-    loss = learner.objective(predictions, targets, rates.progress)
+def train_step(learner: Learner, batch: Batch, rates: Rates, clip: float, precision: str = "float32", parts: int = 1) -> Loss:
+    """Update student and teacher by one batch, which may be worked through in `parts` to save memory.
 
+    The gradient is that of the whole batch but for what couples its samples: Sinkhorn centring, KoLeo, batch norm. A step whose
+    loss or gradient is not finite changes nothing but the count; its loss says so.
+    """
+    student, teacher, objective = learner.student, learner.teacher, learner.objective
     learner.optimizer.zero_grad(set_to_none=True)
-    loss.value.backward()
-    if clip:
-        clip_per_tensor(student.parameters(), clip)
+    losses = []
+    for part in batch.split(parts):
+        with autocast(part.views[0].device, precision):
+            with torch.no_grad():
+                targets = objective.targets(teacher, part)
+            predictions = objective.predictions(learner.run, part)
+        loss = objective(predictions, targets, rates.progress)
+        share = part.size / batch.size
+        scaled(loss.value * share, learner.scaler).backward()  # type: ignore[no-untyped-call]
+        losses.append((share, loss))
+
     if rates.last_layer_frozen:
-        for parameter in student.head.last_layer.parameters():
+        for parameter in student.last_layers():
             parameter.grad = None
+    if learner.scaler is not None:
+        learner.scaler.unscale_(learner.optimizer)
+    norms = clip_per_tensor(student.parameters(), clip)
+    whole = average(losses)
     set_rates(learner.optimizer, rates.learning_rate, rates.weight_decay)
-    learner.optimizer.step()
-    update_teacher(teacher, student, rates.momentum)
+    step_if_finite(learner.optimizer, learner.scaler, whole.value, norms)
+    update_teacher(teacher, student, rates.momentum, buffers=not objective.teacher_looks)
+    objective.commit(teacher, rates.progress)
     learner.step += 1
-    return Loss(loss.value.detach(), loss.diagnostics)
+    return whole
+
+
+def scaled(loss: Tensor, scaler: torch.amp.GradScaler | None) -> Tensor:
+    return loss if scaler is None else scaler.scale(loss)
+
+
+def average(losses: list[tuple[float, Loss]]) -> Loss:
+    """Of the parts of a batch, without gradient."""
+    if len(losses) == 1:
+        return Loss(losses[0][1].value.detach(), losses[0][1].diagnostics)
+    value = sum((share * loss.value.detach() for share, loss in losses), torch.zeros(()))
+    names = losses[0][1].diagnostics
+    return Loss(value, {n: sum((share * loss.diagnostics[n] for share, loss in losses), torch.zeros(())) for n in names})

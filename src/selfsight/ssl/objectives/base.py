@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from selfsight.config import Settings
+from selfsight.ssl.batch import Batch
+from selfsight.ssl.masking import MaskSettings
+from selfsight.ssl.network import Network, Seen
 
-C = TypeVar("C", bound=Settings)
-Reduce = Callable[[Tensor], Tensor]
+
+class ObjectiveSettings(Settings):
+    """Settings of an objective; each has a `name` that is its key in the registry."""
+
+    name: str
+
+    @property
+    def masking(self) -> MaskSettings | None:
+        """How patches are hidden from the student, for objectives that hide some."""
+        return None
 
 
-def no_ranks(x: Tensor) -> Tensor:
-    """The mean over one rank."""
-    return x
+C = TypeVar("C", bound=ObjectiveSettings)
+T = TypeVar("T")
+
+
+class Ranks:
+    """How tensors are reduced over all ranks that share a batch; this one is alone."""
+
+    count = 1
+
+    def mean(self, x: Tensor) -> Tensor:
+        """The mean of `x` over ranks, without gradient."""
+        return x
+
+    def sum(self, x: Tensor) -> Tensor:
+        """The sum of `x` over ranks, without gradient."""
+        return x
+
+    def gather(self, x: Tensor) -> tuple[Tensor, int]:
+        """The rows of all ranks, with gradient, and at which row those of this rank begin."""
+        return x, 0
+
+
+ALONE = Ranks()
 
 
 class Loss(NamedTuple):
@@ -25,14 +56,53 @@ class Loss(NamedTuple):
     diagnostics: dict[str, Tensor]
 
 
-class Objective(nn.Module, Generic[C]):
-    """`forward(student, teacher, progress)`: logits [views * B, K] and [2 * B, K], view-major; `progress` in [0, 1]."""
+class Objective(nn.Module, Generic[C, T]):
+    """Two networks look at a batch, and a loss says how far the student is from its target.
 
+    `targets` is what the student is to match (called without gradient), `predictions` what it sees, `forward` the loss of the
+    two. State that follows the batches, such as a centre, changes in `commit` alone: once a step, after all of its parts.
+    Parameters of its own (there are none in the published objectives) would be trained with the student's.
+    """
+
+    Settings: ClassVar[type[ObjectiveSettings]]
     settings: C
+    teacher_looks: ClassVar[bool] = True
+    """Whether the running mean of the student makes the targets. If not, it only is the encoder that the run leaves."""
+    uses_labels: ClassVar[bool] = False
 
-    def forward(self, student: Tensor, teacher: Tensor, progress: float) -> Loss:
+    def __init__(self, settings: C, ranks: Ranks = ALONE) -> None:
+        super().__init__()
+        self.settings = settings
+        self.ranks = ranks
+
+    def heads(self, width: int) -> nn.ModuleDict:
+        """What student and teacher carry on a backbone of this width, under the names in `ssl.network`."""
+        raise TypeError(f"{type(self).__name__} does not define heads()")
+
+    def targets(self, teacher: nn.Module, batch: Batch) -> T:
+        raise TypeError(f"{type(self).__name__} does not define targets()")
+
+    def predictions(self, student: nn.Module, batch: Batch) -> Seen:
+        seen: Seen = student(batch.views)
+        return seen
+
+    def forward(self, seen: Seen, targets: T, progress: float) -> Loss:
+        """`progress` in [0, 1] is the share of the training that is over."""
         raise TypeError(f"{type(self).__name__} does not define forward()")
+
+    @torch.no_grad()
+    def commit(self, teacher: Network, progress: float) -> None:
+        """The step is made, the teacher updated: take the new state."""
+        return
 
     def schedule(self, progress: float) -> dict[str, float]:
         """Values that change over the run, for the log."""
         return {}
+
+    @property
+    def chance(self) -> float | None:
+        """The loss of one who knows nothing (nats), where that is one number."""
+        return None
+
+
+AnyObjective = Objective[Any, Any]

@@ -12,18 +12,22 @@ The centre is the running mean of raw teacher logits. It is used *before* it tak
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selfsight.config import Settings
-from selfsight.ssl.objectives.base import Loss, Objective, Reduce, no_ranks
+from selfsight.models.heads import DINOHead, HeadSettings
+from selfsight.ssl.batch import Batch
+from selfsight.ssl.network import IMAGE, Network, Seen
+from selfsight.ssl.objectives.base import ALONE, Loss, Objective, ObjectiveSettings, Ranks
 from selfsight.ssl.schedules import linear_warmup
 
 
-class DINOSettings(Settings):
+class Temperatures(Settings):
     """Temperatures and centring; `warmup` is the share of the run in which the teacher temperature rises."""
 
     student_temperature: float = Field(0.1, gt=0)
@@ -32,56 +36,111 @@ class DINOSettings(Settings):
     warmup: float = Field(0.3, ge=0, le=1)
     center_momentum: float = Field(0.9, ge=0, le=1)
 
+    def teacher_at(self, progress: float) -> float:
+        return linear_warmup(progress, self.warmup, self.warmup_teacher_temperature, self.teacher_temperature)
 
-class DINOLoss(Objective[DINOSettings]):
-    """`mean_over_ranks` averages a tensor over all ranks that share the batch."""
 
-    center: Tensor
+class DINOSettings(Temperatures, ObjectiveSettings):
+    """DINO: a head, temperatures and centring."""
 
-    def __init__(self, prototypes: int, settings: DINOSettings, mean_over_ranks: Reduce = no_ranks) -> None:
+    name: Literal["dino"] = "dino"
+    head: HeadSettings = HeadSettings()
+
+
+class Center(nn.Module):
+    """The running mean of raw teacher logits. A batch is noted when seen and taken in by `commit`, so that it never centres
+    itself, and the parts of an accumulated batch are all centred alike."""
+
+    value: Tensor
+
+    def __init__(self, prototypes: int, momentum: float, ranks: Ranks = ALONE) -> None:
+        super().__init__()
+        self.momentum, self.ranks = momentum, ranks
+        self.register_buffer("value", torch.zeros(1, prototypes))
+        self._noted: list[tuple[Tensor, int]] = []
+
+    @torch.no_grad()
+    def note(self, logits: Tensor) -> None:
+        """Rows [n, K] of teacher logits."""
+        self._noted.append((logits.mean(dim=0, keepdim=True), len(logits)))
+
+    @torch.no_grad()
+    def commit(self) -> None:
+        if not self._noted:
+            return
+        rows = sum(count for _, count in self._noted)
+        mean = self.ranks.mean(torch.stack([part * (count / rows) for part, count in self._noted]).sum(0))
+        moved = self.value * self.momentum + mean * (1 - self.momentum)
+        # A batch that overflowed must not spoil the centre for all later ones.
+        self.value.copy_(torch.where(moved.isfinite().all(), moved, self.value))
+        self._noted.clear()
+
+
+class DINOLoss(nn.Module):
+    """The formula above on logits: student [V*B, K] and teacher [2B, K], view-major."""
+
+    def __init__(self, prototypes: int, settings: Temperatures, ranks: Ranks = ALONE) -> None:
         super().__init__()
         self.settings = settings
-        self.mean_over_ranks = mean_over_ranks
-        self.register_buffer("center", torch.zeros(1, prototypes))
+        self.center = Center(prototypes, settings.center_momentum, ranks)
 
     def forward(self, student: Tensor, teacher: Tensor, progress: float) -> Loss:
-        return self.at_temperature(student, teacher, self.teacher_temperature(progress))
+        return self.at_temperature(student, teacher, self.settings.teacher_at(progress))
 
     def at_temperature(self, student: Tensor, teacher: Tensor, temperature: float) -> Loss:
-        """The loss at a given teacher temperature; updates the centre after using it."""
+        """The loss at a given teacher temperature; the centre notes the batch."""
         student, teacher = student.float(), teacher.detach().float()
         batch = len(teacher) // 2
-        targets = F.softmax((teacher - self.center) / temperature, dim=-1).view(2, batch, -1)
+        targets = F.softmax((teacher - self.center.value) / temperature, dim=-1).view(2, batch, -1)
         predictions = F.log_softmax(student / self.settings.student_temperature, dim=-1).view(-1, batch, student.shape[1])
         # Entry [t, s] is the cross-entropy of view s under global view t; a view is not compared with itself.
         cross = -torch.einsum("tbk,sbk->ts", targets, predictions) / batch
         pairs = ~torch.eye(2, len(predictions), dtype=torch.bool, device=cross.device)
-        diagnostics = self._diagnostics(targets)
-        self._update_center(teacher)
-        return Loss(cross[pairs].mean(), diagnostics)
+        self.center.note(teacher)
+        # Chosen by weights: an index would make a GPU wait.
+        return Loss((cross * pairs).sum() / (cross.numel() - 2), teacher_signs(targets))
 
-    def teacher_temperature(self, progress: float) -> float:
-        s = self.settings
-        return linear_warmup(progress, s.warmup, s.warmup_teacher_temperature, s.teacher_temperature)
+
+class DINO(Objective[DINOSettings, Seen]):
+    """Teacher: global views. Student: all views."""
+
+    Settings = DINOSettings
+
+    def __init__(self, settings: DINOSettings, ranks: Ranks = ALONE) -> None:
+        super().__init__(settings, ranks)
+        self.loss = DINOLoss(settings.head.prototypes, settings, ranks)
+
+    def heads(self, width: int) -> nn.ModuleDict:
+        return nn.ModuleDict({IMAGE: DINOHead(width, self.settings.head)})
+
+    def targets(self, teacher: nn.Module, batch: Batch) -> Seen:
+        seen: Seen = teacher(batch.views[:1])
+        return seen
+
+    def forward(self, seen: Seen, targets: Seen, progress: float) -> Loss:
+        loss: Loss = self.loss(seen.logits, targets.logits, progress)
+        return loss
+
+    def commit(self, teacher: Network, progress: float) -> None:
+        self.loss.center.commit()
 
     def schedule(self, progress: float) -> dict[str, float]:
-        return {"teacher_temp": self.teacher_temperature(progress)}
+        return {"teacher_temp": self.settings.teacher_at(progress)}
 
-    @torch.no_grad()
-    def _update_center(self, teacher: Tensor) -> None:
-        momentum = self.settings.center_momentum
-        mean = self.mean_over_ranks(teacher.mean(dim=0, keepdim=True))
-        self.center.mul_(momentum).add_(mean, alpha=1 - momentum)
+    @property
+    def chance(self) -> float:
+        return math.log(self.settings.head.prototypes)
 
-    @torch.no_grad()
-    def _diagnostics(self, targets: Tensor) -> dict[str, Tensor]:
-        """Entropies as shares of ln K: of one image's target (1: uniform) and of the mean target (0: one prototype for all)."""
-        log_k = math.log(targets.shape[-1])
-        mean = targets.mean(dim=(0, 1))
-        return {
-            "teacher_entropy": _entropy(targets).mean() / log_k,
-            "prototype_entropy": _entropy(mean) / log_k,
-        }
+
+@torch.no_grad()
+def teacher_signs(targets: Tensor) -> dict[str, Tensor]:
+    """Entropies of target distributions [..., K] as shares of ln K: the mean one of an image (1: uniform) and that of the mean
+    target (0: one prototype for all)."""
+    log_k = math.log(targets.shape[-1])
+    return {
+        "teacher_entropy": _entropy(targets).mean() / log_k,
+        "prototype_entropy": _entropy(targets.flatten(0, -2).mean(0)) / log_k,
+    }
 
 
 def _entropy(p: Tensor) -> Tensor:

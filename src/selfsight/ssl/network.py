@@ -1,0 +1,81 @@
+"""Student and teacher: two copies of backbone and heads, one trained by gradients, one the running mean of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from selfsight.models.backbones import Backbone
+from selfsight.ssl.batch import Masks
+
+IMAGE, PATCH = "image", "patch"
+"""Names of the heads: one on the summary of a view, one on its patches."""
+
+
+class Seen(NamedTuple):
+    """What a network makes of the views of a batch, V views in all.
+
+    `summaries` [V*B, D] of the backbone (CLS token, or what a CNN pools) and `logits` [V*B, K] of the image head on them, in the
+    order of the views; `patches` [2B, N, D] of the global views over `grid`; `hidden_logits` [M, K'] of the patch head on the
+    masked ones.
+    """
+
+    summaries: Tensor
+    logits: Tensor
+    patches: Tensor
+    grid: tuple[int, int]
+    hidden_logits: Tensor | None = None
+
+
+class Network(nn.Module):
+    """Backbone and heads; takes views of several sizes (`MultiCropWrapper` of the published code).
+
+    Without a head of its own for patches, the image head serves both. With `hides`, it learns a token for hidden patches.
+    """
+
+    def __init__(self, backbone: Backbone, heads: nn.ModuleDict, *, hides: bool = False) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.heads = heads
+        self.mask_token = nn.Parameter(torch.zeros(1, backbone.width)) if hides else None
+
+    def forward(self, views: Sequence[Tensor], masks: Masks | None = None, hide: bool = False) -> Seen:
+        """Batches of images, one a size, global views first. The teacher is told which patches are masked, and sees them; from
+        the student they are hidden."""
+        hidden = masks.hidden if masks is not None and hide else None
+        tokens = [self.backbone(batch, hidden if place == 0 else None, self.mask_token) for place, batch in enumerate(views)]
+        summaries = torch.cat([each.summary for each in tokens])
+        patches = tokens[0].patches
+        hidden_logits = None
+        if masks is not None:
+            head = self.heads[PATCH] if PATCH in self.heads else self.heads[IMAGE]
+            hidden_logits = head(patches.flatten(0, 1).index_select(0, masks.places))
+        return Seen(summaries, self.heads[IMAGE](summaries), patches, tokens[0].grid, hidden_logits)
+
+    def last_layers(self) -> Iterator[nn.Parameter]:
+        """The prototypes of all heads."""
+        for head in self.heads.values():
+            if isinstance(last := getattr(head, "last_layer", None), nn.Module):
+                yield from last.parameters()
+
+
+def make_teacher(student: Network, teacher: Network) -> Network:
+    """`teacher`, built like the student but without stochastic depth, starts as the student and takes no gradient."""
+    teacher.load_state_dict(student.state_dict())
+    return teacher.requires_grad_(False)
+
+
+@torch.no_grad()
+def update_teacher(teacher: Network, student: Network, momentum: float, *, buffers: bool = False) -> None:
+    """teacher <- momentum * teacher + (1 - momentum) * student.
+
+    Parameters only, as published: a teacher that looks at the views has batch-norm statistics of its own. Where it does not look,
+    `buffers` hands it those of the student.
+    """
+    torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - momentum)
+    if buffers:
+        for ours, theirs in zip(teacher.buffers(), student.buffers(), strict=True):
+            ours.copy_(theirs)
