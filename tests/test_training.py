@@ -34,7 +34,7 @@ from selfsight.ssl.fit import make_learner
 from selfsight.ssl.network import Network, make_teacher
 from selfsight.ssl.objectives.dino import DINO, DINOSettings
 from selfsight.ssl.optimizer import OptimizerSettings, make_optimizer
-from selfsight.ssl.recipes import TrainSettings
+from selfsight.ssl.settings import TrainSettings
 from selfsight.ssl.step import Learner, rates_at, train_step
 from selfsight.synth.drawing import draw_dataset
 

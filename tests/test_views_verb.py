@@ -26,7 +26,7 @@ from selfsight.data.sources import Source, open_source
 from selfsight.data.timing import stage_seconds, worker_speed
 from selfsight.data.views import ViewSettings, draw_photometry, view_uniforms
 from selfsight.errors import ConfigError, DataError
-from selfsight.ssl.recipes import TrainSettings
+from selfsight.ssl.settings import TrainSettings
 
 CPU = torch.device("cpu")
 CELL = 224

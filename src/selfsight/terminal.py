@@ -18,7 +18,8 @@ from selfsight.comparison.verdict import sentence
 from selfsight.results import Results
 from selfsight.runs import RunFolder, read_jsonl
 from selfsight.ssl.estimate import Estimate
-from selfsight.ssl.recipes import Derived, TrainSettings
+from selfsight.ssl.recipes import Derived
+from selfsight.ssl.settings import TrainSettings
 
 _STYLE = {"replace": "bold green", "keep": "bold blue", "undecided": "bold yellow"}
 _SHOWN = ("top1_k20", "top1", "balanced_accuracy")

@@ -21,7 +21,8 @@ from selfsight.runs import RunFolder, append_jsonl
 from selfsight.ssl.estimate import estimate
 from selfsight.ssl.facts import look_at
 from selfsight.ssl.fit import Training
-from selfsight.ssl.recipes import RECIPES, Derived, TrainSettings, as_tree, check, with_domain
+from selfsight.ssl.recipes import RECIPES, Derived, as_tree, with_domain
+from selfsight.ssl.settings import TrainSettings, check
 
 DEFAULT_EPOCHS = 100.0
 

@@ -24,7 +24,8 @@ from selfsight.errors import ConfigError, DataError, InputError, nearest
 from selfsight.runs import write_atomic
 from selfsight.ssl.estimate import estimate
 from selfsight.ssl.facts import look_at
-from selfsight.ssl.recipes import RECIPES, TrainSettings
+from selfsight.ssl.recipes import RECIPES
+from selfsight.ssl.settings import TrainSettings
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 _MOST_IMAGES = 64

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from selfsight.ssl.estimate import Estimate
-from selfsight.ssl.recipes import Derived, TrainSettings
+from selfsight.ssl.recipes import Derived
+from selfsight.ssl.settings import TrainSettings
 
 
 class Watch(Protocol):

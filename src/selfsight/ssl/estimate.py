@@ -16,7 +16,7 @@ from selfsight.data.sources import BadImage, Source
 from selfsight.ssl.batch import Batch
 from selfsight.ssl.feed import draw_masks
 from selfsight.ssl.fit import make_learner
-from selfsight.ssl.recipes import TrainSettings
+from selfsight.ssl.settings import TrainSettings
 from selfsight.ssl.step import rates_at, train_step
 
 _STEPS = 3

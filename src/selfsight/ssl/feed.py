@@ -16,7 +16,7 @@ from selfsight.data.loader import ViewBatch, view_batches
 from selfsight.data.sources import BadImage, Source
 from selfsight.ssl.batch import Batch, Masks
 from selfsight.ssl.masking import hidden_patches
-from selfsight.ssl.recipes import TrainSettings
+from selfsight.ssl.settings import TrainSettings
 
 _LOOK_EVERY = 50
 _MUCH = 0.1

@@ -26,7 +26,7 @@ from selfsight.ssl.network import Network, make_teacher
 from selfsight.ssl.objectives import OBJECTIVES
 from selfsight.ssl.objectives.base import AnyObjective, Loss
 from selfsight.ssl.optimizer import make_optimizer
-from selfsight.ssl.recipes import TrainSettings
+from selfsight.ssl.settings import TrainSettings
 from selfsight.ssl.signals import Stop
 from selfsight.ssl.step import Learner, Rates, rates_at, train_step
 
