@@ -406,7 +406,8 @@ def test_a_domain_may_stand_in_a_file_and_is_not_contradicted(broken: Path, tmp_
 
 def test_a_run_remembers_its_domain(broken: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    tiny = {"backbone": {"name": "vit_w32_d1_p8"}, "workers": 0, "threads": 1, "batch_size": 4, "head": {"prototypes": 64}}
+    tiny = {"backbone": {"name": "vit_w32_d1_p8"}, "workers": 0, "threads": 1, "batch_size": 4}
+    tiny["objective"] = {"head": {"prototypes": 64}}
     selfsight.train(broken, out, domain="aerial", epochs=1, set=tiny, max_bad=20)
     kept = yaml.safe_load((out / "config.yaml").read_text())
     assert (kept["domain"], kept["views"]["quarter_turns"]) == ("aerial", True)
