@@ -30,7 +30,7 @@ from selfsight.models.heads import HeadSettings
 from selfsight.runs import RunFolder, read_jsonl
 from selfsight.ssl import checkpoint
 from selfsight.ssl.batch import Batch
-from selfsight.ssl.fit import make_learner
+from selfsight.ssl.learner import make_learner
 from selfsight.ssl.network import Network, make_teacher
 from selfsight.ssl.objectives.dino import DINO, DINOSettings
 from selfsight.ssl.optimizer import OptimizerSettings, make_optimizer

@@ -11,7 +11,7 @@ from selfsight.data.sources import BadImage, Source
 from selfsight.data.views import ViewSettings
 from selfsight.encoders.preprocess import Preprocess, plain_crop
 from selfsight.models.backbones import Backbone
-from selfsight.ssl.fit import Probe
+from selfsight.ssl.probing import Probe
 
 BANK = 2000
 QUERIES = 500

@@ -15,7 +15,7 @@ from selfsight.data.multicrop import cut_views, plan_views
 from selfsight.data.sources import BadImage, Source
 from selfsight.ssl.batch import Batch
 from selfsight.ssl.feed import draw_masks
-from selfsight.ssl.fit import make_learner
+from selfsight.ssl.learner import make_learner
 from selfsight.ssl.settings import TrainSettings
 from selfsight.ssl.step import rates_at, train_step
 

@@ -1,0 +1,35 @@
+"""Student, teacher, objective and optimiser at the start of a run."""
+
+from __future__ import annotations
+
+import torch
+
+from selfsight import device
+from selfsight.models.backbones import Backbone, build_backbone
+from selfsight.ssl.network import Network, make_teacher
+from selfsight.ssl.objectives import OBJECTIVES
+from selfsight.ssl.objectives.base import AnyObjective
+from selfsight.ssl.optimizer import make_optimizer
+from selfsight.ssl.settings import TrainSettings
+from selfsight.ssl.step import Learner
+
+
+def initial_backbone(settings: TrainSettings) -> Backbone:
+    """The untrained backbone of a run, the same every time: it is the first to draw after the seed is set."""
+    device.seed_everything(settings.seed)
+    return build_backbone(settings.backbone)
+
+
+def make_learner(settings: TrainSettings, on: torch.device) -> Learner:
+    """Student and teacher at the start of a run, with objective and optimiser."""
+    objective = OBJECTIVES[settings.objective.name](settings.objective)
+    student = _network(initial_backbone(settings), objective)
+    teacher = make_teacher(student, _network(build_backbone(settings.backbone.model_copy(update={"drop_path": 0.0})), objective))
+    for module in (student, teacher, objective):
+        module.to(on)
+    scaler = torch.amp.GradScaler(on.type) if settings.precision == "float16" else None
+    return Learner(student, teacher, objective, make_optimizer(student, on, settings.optimizer), scaler=scaler)
+
+
+def _network(backbone: Backbone, objective: AnyObjective) -> Network:
+    return Network(backbone, objective.heads(backbone.width), hides=objective.settings.masking is not None)

@@ -1,0 +1,64 @@
+"""What is read off each step: the row of the log, and whether the training is alive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from selfsight.ssl.clock import Clock
+from selfsight.ssl.feed import Fed
+from selfsight.ssl.health import CollapseWatch, check_finite
+from selfsight.ssl.log import MetricsLog
+from selfsight.ssl.objectives.base import Loss
+from selfsight.ssl.settings import TrainSettings
+from selfsight.ssl.step import Learner, Rates
+from selfsight.ssl.watcher import Watcher
+
+
+class Observing:
+    """Reads losses and diagnostics, logs them, shows them to `watcher`, and ends a training that is lost."""
+
+    def __init__(self, settings: TrainSettings, learner: Learner, clock: Clock, on: torch.device, watcher: Watcher) -> None:
+        self.settings, self.learner, self.clock, self.device, self.watcher = settings, learner, clock, on, watcher
+        self.collapse = CollapseWatch(window(settings, on))
+        self.last_loss = float("nan")
+
+    def observe(self, log: MetricsLog, loss: Loss | None, rates: Rates, batch: Fed) -> None:
+        """Reading a number from a GPU waits for it, so there it is done only every `log_every` steps."""
+        self.clock.count(0 if batch.batch is None else batch.batch.size, batch.wait)
+        step, every = self.learner.step, self.settings.log_every
+        if loss is None or (self.device.type != "cpu" and step % every):
+            return
+        self.last_loss = float(loss.value)
+        check_finite(step, self.last_loss, rates.learning_rate)
+        diagnostics = {name: float(value) for name, value in loss.diagnostics.items()}
+        self.collapse.observe(step, diagnostics)
+        row = self._row(step, diagnostics, rates)
+        if step % every == 0 or step == 1:
+            log.write(row)
+        self.watcher.on_step(row, self.clock.progress(step))
+
+    def _row(self, step: int, diagnostics: dict[str, float], rates: Rates) -> dict[str, Any]:
+        chance = self.learner.objective.chance
+        return {
+            "step": step,
+            "epoch": round(step / self.settings.steps_per_epoch, 4),
+            "elapsed_s": round(self.clock.elapsed, 2),
+            "loss": self.last_loss,
+            **({} if chance is None else {"loss_over_chance": self.last_loss / chance}),
+            **diagnostics,
+            "lr": rates.learning_rate,
+            "weight_decay": rates.weight_decay,
+            "momentum": rates.momentum,
+            **self.learner.objective.schedule(rates.progress),
+            "images_per_second": round(self.clock.images_per_second, 2),
+            "wait_share": round(self.clock.wait_share, 4),
+        }
+
+
+def window(settings: TrainSettings, on: torch.device) -> int:
+    """Observations that must all look collapsed. A step count is unknown under a time budget; 400 then, never below 100."""
+    steps = Clock(settings.epochs, settings.minutes, settings.steps_per_epoch, 0.0).total_steps
+    wide = max(100, round(settings.collapse_window * steps)) if steps else 400
+    return wide if on.type == "cpu" else max(20, wide // settings.log_every)

@@ -1,0 +1,52 @@
+"""The probe of a training: what the teacher's features are worth, every epoch or so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from selfsight.models.backbones import Backbone
+from selfsight.ssl.clock import Clock
+from selfsight.ssl.log import MetricsLog
+from selfsight.ssl.settings import TrainSettings
+from selfsight.ssl.step import Learner
+from selfsight.ssl.watcher import Watcher
+
+Probe = Callable[[Backbone], dict[str, float]]
+"""Measures the teacher's backbone: names to numbers, such as `knn_top1` and `rankme`."""
+
+
+class Probing:
+    """Probes the teacher, logs what comes out and shows it to `watcher`."""
+
+    def __init__(self, probe: Probe | None, settings: TrainSettings, learner: Learner, clock: Clock, watcher: Watcher) -> None:
+        self.probe, self.settings, self.learner, self.clock, self.watcher = probe, settings, learner, clock, watcher
+        self._at, self._values = -1, dict[str, float]()
+        self._time, self._next = time.monotonic(), self._next_step()
+
+    def if_due(self, log: MetricsLog) -> None:
+        # Quick epochs would spend more time on the probe than on training, so it also keeps a distance in time.
+        step = self.learner.step
+        if step >= self._next and time.monotonic() - self._time >= self.clock.total_guess(step) / 40:
+            self.measure(log)
+            self._time, self._next = time.monotonic(), self._next_step()
+
+    def measure(self, log: MetricsLog) -> dict[str, float]:
+        """The values at the present step, measured once."""
+        if self.probe is None or self._at == self.learner.step:
+            return self._values
+        backbone = self.learner.teacher.backbone.eval()
+        with torch.no_grad():
+            values = self.probe(backbone)
+        backbone.train()
+        row = {"step": self.learner.step, "epoch": round(self.learner.step / self.settings.steps_per_epoch, 4)}
+        row |= {"elapsed_s": round(self.clock.elapsed, 2), **values}
+        log.write(row)
+        self.watcher.on_probe(row)
+        self._at, self._values = self.learner.step, values
+        return values
+
+    def _next_step(self) -> int:
+        return self.learner.step + max(1, round(self.settings.probe_every_epochs * self.settings.steps_per_epoch))
