@@ -1,0 +1,28 @@
+"""Convolutional networks from timm."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from selfsight.models.base import Backbone, BackboneSettings, Tokens, refuse_masks
+
+
+class CNN(Backbone):
+    """A timm network that ends in a feature map; its positions are the patches."""
+
+    kind = "cnn"
+
+    def __init__(self, net: nn.Module, settings: BackboneSettings) -> None:
+        super().__init__(net, settings)
+        self.map_width = self.width
+        # MobileNetV3 and its kin widen the pooled vector once more in their head.
+        self.width = int(getattr(net, "head_hidden_size", None) or self.map_width)
+
+    def forward(self, images: Tensor, hidden: Tensor | None = None, mask_token: Tensor | None = None) -> Tokens:
+        refuse_masks(self, hidden)
+        x = self.net.forward_features(images)  # type: ignore[operator]
+        # timm pools (and, in ConvNeXt, norms) in forward_head; with the classifier removed that is the pooled feature.
+        pooled = self.net.forward_head(x, pre_logits=True)  # type: ignore[operator]
+        if x.shape[1] != self.map_width and x.shape[-1] == self.map_width:
+            x = x.permute(0, 3, 1, 2)
+        return Tokens(None, None, x.flatten(2).transpose(1, 2), pooled, (x.shape[2], x.shape[3]))

@@ -1,0 +1,54 @@
+"""Names of networks: what timm calls them, and plain ViTs spelt by their sizes.
+
+`vit_w96_d4_p8` has width 96, depth 4, patch 8, one head for every 32 channels; `vit_w96_d4_p8_conv` a convolutional stem.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import timm
+
+from selfsight.errors import ConfigError, nearest
+from selfsight.models.base import BackboneSettings
+
+_PLAIN = re.compile(r"vit_w(\d+)_d(\d+)_p(\d+)(_conv)?")
+
+
+def is_vit_name(name: str) -> bool:
+    return name.startswith(("vit", "deit", "beit", "eva"))
+
+
+def architecture(settings: BackboneSettings) -> tuple[str, dict[str, Any]]:
+    """timm's name and keyword arguments for a backbone name."""
+    options: dict[str, Any] = {"drop_path_rate": settings.drop_path} if settings.drop_path else {}
+    if plain := _PLAIN.fullmatch(settings.name):
+        width, depth, patch = map(int, plain.groups()[:3])
+        if width % 32:
+            raise ConfigError(f"backbone '{settings.name}': the width must be a multiple of 32 (one head for 32 channels)")
+        patch = settings.patch_size or patch
+        options |= {"img_size": settings.image_size, "patch_size": patch, "embed_dim": width, "depth": depth}
+        return "vit_tiny_patch16_224", options | {"num_heads": width // 32}
+    base = settings.name.split(".")[0]
+    if not timm.is_model(base):
+        raise ConfigError(f"backbone '{settings.name}': timm has no such network. {_suggest(base)}")
+    if is_vit_name(base):
+        options["img_size"] = settings.image_size
+        if settings.patch_size:
+            options["patch_size"] = settings.patch_size
+    return settings.name, options
+
+
+def _suggest(name: str) -> str:
+    hint = nearest(name, timm.list_models())
+    common = "vit_small_patch16_224, vit_tiny_patch16_224, vit_w96_d4_p8, resnet50, convnext_tiny"
+    return hint if hint.startswith("Did") else f"For example {common}."
+
+
+def patch_of(name: str) -> int:
+    """Patch size that a backbone's name states; 1 for networks without patches."""
+    if plain := _PLAIN.fullmatch(name):
+        return int(plain.group(3))
+    stated = re.search(r"_patch(\d+)", name)
+    return int(stated.group(1)) if stated and is_vit_name(name) else 1
