@@ -96,8 +96,7 @@ def recipe(given: argparse.Namespace) -> dict[str, object]:
         "workers": 1,
         "batch_size": given.batch,
         "optimizer": {"learning_rate": 0.0015},
-        "dino": {"center_momentum": 0.9, "warmup_teacher_temperature": 0.02},
-        "head": {"prototypes": 512},
+        "objective": {"center_momentum": 0.9, "warmup_teacher_temperature": 0.02, "head": {"prototypes": 512}},
         "views": {
             "global_size": 32,
             "local_size": 16,
