@@ -192,16 +192,16 @@ def test_dino_takes_the_mean_over_ranks_into_the_centre() -> None:
     seen: list[Tensor] = []
 
     class Two(Ranks):
-        def mean(self, x: Tensor) -> Tensor:
+        def sum(self, x: Tensor) -> Tensor:
             seen.append(x.clone())
-            return (means[0] + means[1]) / 2
+            return torch.cat([(means[0] + means[1]) * 4, x.new_tensor([[8.0]])], dim=1)
 
     ranked = DINOLoss(K, DINOSettings(), Two())
     ranked.at_temperature(logits(batch=2)[0], halves[:, 0].reshape(4, K), 0.04)
     whole.center.commit()
     ranked.center.commit()
     assert len(seen) == 1
-    torch.testing.assert_close(seen[0], means[0])
+    torch.testing.assert_close(seen[0], torch.cat([means[0] * 4, torch.tensor([[4.0]])], dim=1))
     torch.testing.assert_close(ranked.center.value, whole.center.value)
 
 

@@ -17,13 +17,14 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from selfsight.config import Settings
 from selfsight.models.heads import DINOHead, HeadSettings
 from selfsight.ssl.batch import Batch
 from selfsight.ssl.network import IMAGE, Network, Seen
 from selfsight.ssl.objectives.base import ALONE, Loss, Objective, ObjectiveSettings, Ranks
+from selfsight.ssl.objectives.center import Center
+from selfsight.ssl.objectives.crossentropy import cross_entropies, mean_over_pairs
 from selfsight.ssl.schedules import linear_warmup
 
 
@@ -47,35 +48,6 @@ class DINOSettings(Temperatures, ObjectiveSettings):
     head: HeadSettings = HeadSettings()
 
 
-class Center(nn.Module):
-    """The running mean of raw teacher logits. A batch is noted when seen and taken in by `commit`, so that it never centres
-    itself, and the parts of an accumulated batch are all centred alike."""
-
-    value: Tensor
-
-    def __init__(self, prototypes: int, momentum: float, ranks: Ranks = ALONE) -> None:
-        super().__init__()
-        self.momentum, self.ranks = momentum, ranks
-        self.register_buffer("value", torch.zeros(1, prototypes))
-        self._noted: list[tuple[Tensor, int]] = []
-
-    @torch.no_grad()
-    def note(self, logits: Tensor) -> None:
-        """Rows [n, K] of teacher logits."""
-        self._noted.append((logits.mean(dim=0, keepdim=True), len(logits)))
-
-    @torch.no_grad()
-    def commit(self) -> None:
-        if not self._noted:
-            return
-        rows = sum(count for _, count in self._noted)
-        mean = self.ranks.mean(torch.stack([part * (count / rows) for part, count in self._noted]).sum(0))
-        moved = self.value * self.momentum + mean * (1 - self.momentum)
-        # A batch that overflowed must not spoil the centre for all later ones.
-        self.value.copy_(torch.where(moved.isfinite().all(), moved, self.value))
-        self._noted.clear()
-
-
 class DINOLoss(nn.Module):
     """The formula above on logits: student [V*B, K] and teacher [2B, K], view-major."""
 
@@ -89,16 +61,9 @@ class DINOLoss(nn.Module):
 
     def at_temperature(self, student: Tensor, teacher: Tensor, temperature: float) -> Loss:
         """The loss at a given teacher temperature; the centre notes the batch."""
-        student, teacher = student.float(), teacher.detach().float()
-        batch = len(teacher) // 2
-        targets = F.softmax((teacher - self.center.value) / temperature, dim=-1).view(2, batch, -1)
-        predictions = F.log_softmax(student / self.settings.student_temperature, dim=-1).view(-1, batch, student.shape[1])
-        # Entry [t, s] is the cross-entropy of view s under global view t; a view is not compared with itself.
-        cross = -torch.einsum("tbk,sbk->ts", targets, predictions) / batch
-        pairs = ~torch.eye(2, len(predictions), dtype=torch.bool, device=cross.device)
-        self.center.note(teacher)
-        # Chosen by weights: an index would make a GPU wait.
-        return Loss((cross * pairs).sum() / (cross.numel() - 2), teacher_signs(targets))
+        targets = self.center.targets(teacher.detach(), temperature)
+        value = mean_over_pairs(cross_entropies(student, targets, self.settings.student_temperature))
+        return Loss(value, teacher_signs(targets))
 
 
 class DINO(Objective[DINOSettings, Seen]):
