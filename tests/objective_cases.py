@@ -65,4 +65,10 @@ class Case:
         return train_step(learner, self.batch(step), self.rates(step / 10), 3.0).value
 
 
-CASES = {case.name: case for case in (Case("dino", {"head": HEAD}),)}
+CASES = {
+    case.name: case
+    for case in (
+        Case("dino", {"head": HEAD}),
+        Case("supervised", {"classes": CLASSES}),
+    )
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from selfsight.models.base import Backbone, BackboneSettings, Tokens, refuse_masks
@@ -17,6 +18,14 @@ class CNN(Backbone):
         self.map_width = self.width
         # MobileNetV3 and its kin widen the pooled vector once more in their head.
         self.width = int(getattr(net, "head_hidden_size", None) or self.map_width)
+        self._stages = stages_by_name(net)
+
+    @property
+    def depth(self) -> int:
+        return max(self._stages.values(), default=0)
+
+    def depth_of(self, name: str) -> int:
+        return self._stages.get(name.removeprefix("net."), self.depth + 1)
 
     def forward(self, images: Tensor, hidden: Tensor | None = None, mask_token: Tensor | None = None) -> Tokens:
         refuse_masks(self, hidden)
@@ -26,3 +35,12 @@ class CNN(Backbone):
         if x.shape[1] != self.map_width and x.shape[-1] == self.map_width:
             x = x.permute(0, 3, 1, 2)
         return Tokens(None, None, x.flatten(2).transpose(1, 2), pooled, (x.shape[2], x.shape[3]))
+
+
+def stages_by_name(net: nn.Module) -> dict[str, int]:
+    """The stage of every parameter as timm groups them, the stem being 0; empty where timm does not say."""
+    matcher = getattr(net, "group_matcher", None)
+    if matcher is None:
+        return {}
+    stages: dict[str, int] = group_parameters(net, matcher(coarse=True), reverse=True)
+    return stages

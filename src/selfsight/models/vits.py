@@ -30,9 +30,7 @@ class ViT(Backbone):
         return len(self.net.blocks)
 
     def depth_of(self, name: str) -> int:
-        if found := re.search(r"\bblocks\.(\d+)\.", name):
-            return int(found.group(1)) + 1
-        return self.depth + 1 if re.search(r"\b(norm|fc_norm)\.", name) else 0
+        return depth_by_name(name, self.depth)
 
     def intermediate(
         self, images: Tensor, count: int, hidden: Tensor | None = None, mask_token: Tensor | None = None
@@ -97,6 +95,13 @@ class OtherTransformer(Backbone):
     def patch_size(self) -> int:
         return int(self.net.patch_embed.patch_size[0])  # type: ignore[union-attr,index]
 
+    @property
+    def depth(self) -> int:
+        return len(self.net.blocks)  # type: ignore[arg-type]
+
+    def depth_of(self, name: str) -> int:
+        return depth_by_name(name, self.depth)
+
     def forward(self, images: Tensor, hidden: Tensor | None = None, mask_token: Tensor | None = None) -> Tokens:
         refuse_masks(self, hidden)
         x = self.net.forward_features(images)  # type: ignore[operator]
@@ -110,3 +115,10 @@ class OtherTransformer(Backbone):
             pooled=patches.mean(1),
             grid=grid,
         )
+
+
+def depth_by_name(name: str, depth: int) -> int:
+    """Where a parameter stands: embedding 0, blocks from 1, the final norm `depth` + 1."""
+    if found := re.search(r"\bblocks\.(\d+)\.", name):
+        return int(found.group(1)) + 1
+    return depth + 1 if re.search(r"\b(norm|fc_norm)\.", name) else 0

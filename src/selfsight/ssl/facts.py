@@ -41,7 +41,8 @@ def look_at(source: Source, accelerator: bool, cores: int, read: DecodeSettings 
         shown = bad[len(source.rejected)]
         raise DataError(f"{source.location}: not one of its {len(source)} images can be read; first {shown.key}: {shown.reason}")
     side = int(statistics.median(min(pixels.shape[:2]) for pixels in looked))
-    return Look(Facts(len(source), side, accelerator, cores, read.channels, *_spread(looked)), bad)
+    classes = 0 if source.labels is None else len(source.classes)
+    return Look(Facts(len(source), side, accelerator, cores, read.channels, *_spread(looked), classes), bad)
 
 
 def _pixels(source: Source, index: int, read: DecodeSettings) -> Pixels | BadImage:

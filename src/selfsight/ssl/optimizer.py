@@ -12,18 +12,24 @@ from torch import Tensor, nn
 
 from selfsight.config import Settings
 from selfsight.models.backbones import Backbone
+from selfsight.ssl.lars import LARS
 from selfsight.ssl.network import Network
+
+_MOMENTUM = 0.9
 
 
 class OptimizerSettings(Settings):
-    """AdamW. `learning_rate` is the peak for the batch at hand, warmed up linearly.
+    """`learning_rate` is the peak for the batch at hand, warmed up linearly.
 
+    `kind` is `adamw`, or as published for convolutional networks `sgd` or `lars`, both with momentum .9.
     `schedule` is `cosine` from there to the final values, or `constant` (DINOv3). Each block of the backbone learns `layer_decay`
     times as fast as the one above it, and the patch embedding `patch_embed_rate` times as fast again
     (`get_params_groups_with_decay` of facebookresearch/dinov2). `clip` limits the norm of each gradient tensor; 0 leaves
-    gradients as they are.
+    gradients as they are. The prototypes rest for the first `freeze_last_layer` of the run, and the whole backbone for the first
+    `freeze_backbone`: new heads on a backbone that sees well would send it wrong gradients.
     """
 
+    kind: Literal["adamw", "sgd", "lars"] = "adamw"
     schedule: Literal["cosine", "constant"] = "cosine"
 
     learning_rate: float = Field(5e-4, gt=0)
@@ -33,12 +39,13 @@ class OptimizerSettings(Settings):
     final_weight_decay: float = Field(0.4, ge=0)
     clip: float = Field(3.0, ge=0)
     freeze_last_layer: float = Field(0.01, ge=0, le=1)
+    freeze_backbone: float = Field(0.0, ge=0, lt=1)
     layer_decay: float = Field(1.0, gt=0, le=1)
     patch_embed_rate: float = Field(1.0, gt=0, le=1)
 
 
-def make_optimizer(student: Network, device: torch.device, settings: OptimizerSettings | None = None) -> torch.optim.AdamW:
-    """AdamW. Matrices decay; biases, norms and other one-dimensional tensors do not (`get_params_groups`)."""
+def make_optimizer(student: Network, device: torch.device, settings: OptimizerSettings | None = None) -> torch.optim.Optimizer:
+    """Matrices decay; biases, norms and other one-dimensional tensors do not (`get_params_groups`)."""
     settings = settings or OptimizerSettings()
     groups: dict[tuple[bool, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in student.named_parameters():
@@ -49,11 +56,25 @@ def make_optimizer(student: Network, device: torch.device, settings: OptimizerSe
         {"params": parameters, "decays": decays, "scale": scale, **({} if decays else {"weight_decay": 0.0})}
         for (decays, scale), parameters in sorted(groups.items(), key=lambda item: (not item[0][0], item[0][1]))
     ]
-    return torch.optim.AdamW(named, fused=device.type in ("cuda", "cpu"))
+    if settings.kind == "lars":
+        return LARS(named)
+    fused = device.type in ("cuda", "cpu")
+    if settings.kind == "sgd":
+        return with_momentum(torch.optim.SGD(named, momentum=_MOMENTUM, fused=fused))
+    return torch.optim.AdamW(named, fused=fused)
+
+
+def with_momentum(sgd: torch.optim.SGD) -> torch.optim.SGD:
+    """Momentum from the start, which is 0. Torch's fused SGD makes room for it in the first step without writing to it, so that
+    a first step that is left out would leave anything there, and it fails where a parameter rests at first."""
+    for group in sgd.param_groups:
+        for parameter in group["params"]:
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
 
 
 def rate_scale(name: str, backbone: Backbone, settings: OptimizerSettings) -> float:
-    """By what the rate of a student's parameter is multiplied: 1 in the heads and the last block."""
+    """By what the rate of a student's parameter is multiplied: 1 in the heads and after the last block."""
     if not name.startswith("backbone."):
         return 1.0
     depth = backbone.depth_of(name.removeprefix("backbone."))
@@ -78,7 +99,7 @@ def step_if_finite(
         return
     finite = torch.isfinite(torch.stack([loss, *(norm.to(loss) for norm in norms)])).all()
     if optimizer.defaults["fused"]:
-        # Fused AdamW leaves everything as it is where this is 1; GradScaler tells it so in the same way.
+        # Fused optimisers leave everything as it is where this is 1; GradScaler tells it so in the same way.
         optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         optimizer.step()
     elif finite:

@@ -40,6 +40,7 @@ class Rates(NamedTuple):
     momentum: float
     progress: float
     last_layer_frozen: bool
+    backbone_frozen: bool = False
 
 
 def rates_at(progress: float, nominal_steps: float, o: OptimizerSettings, momentum: float, final_momentum: float = 1.0) -> Rates:
@@ -52,6 +53,7 @@ def rates_at(progress: float, nominal_steps: float, o: OptimizerSettings, moment
         momentum=schedule(at, nominal_steps, momentum, final_momentum),
         progress=progress,
         last_layer_frozen=progress < o.freeze_last_layer,
+        backbone_frozen=progress < o.freeze_backbone,
     )
 
 
@@ -74,9 +76,8 @@ def train_step(learner: Learner, batch: Batch, rates: Rates, clip: float, precis
         scaled(loss.value * share, learner.scaler).backward()  # type: ignore[no-untyped-call]
         losses.append((share, loss))
 
-    if rates.last_layer_frozen:
-        for parameter in student.last_layers():
-            parameter.grad = None
+    for parameter in resting(student, rates):
+        parameter.grad = None
     if learner.scaler is not None:
         learner.scaler.unscale_(learner.optimizer)
     norms = clip_per_tensor(student.parameters(), clip)
@@ -87,6 +88,12 @@ def train_step(learner: Learner, batch: Batch, rates: Rates, clip: float, precis
     objective.commit(teacher, rates.progress)
     learner.step += 1
     return whole
+
+
+def resting(student: Network, rates: Rates) -> list[nn.Parameter]:
+    """Parameters that do not learn yet."""
+    last = list(student.last_layers()) if rates.last_layer_frozen else []
+    return [*last, *(student.backbone.parameters() if rates.backbone_frozen else ())]
 
 
 def scaled(loss: Tensor, scaler: torch.amp.GradScaler | None) -> Tensor:

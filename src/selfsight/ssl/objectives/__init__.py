@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from selfsight.ssl.objectives.base import AnyObjective, Objective, ObjectiveSettings, Ranks
 from selfsight.ssl.objectives.dino import DINO
+from selfsight.ssl.objectives.supervised import Supervised
 
-OBJECTIVES: dict[str, type[AnyObjective]] = {"dino": DINO}
+OBJECTIVES: dict[str, type[AnyObjective]] = {"dino": DINO, "supervised": Supervised}
 
 __all__ = ["OBJECTIVES", "AnyObjective", "Objective", "ObjectiveSettings", "Ranks"]

@@ -11,8 +11,9 @@ from typing import Any
 from selfsight.data.presets import domain_changes
 from selfsight.ssl.recipes.base import Derived, Facts, Recipe
 from selfsight.ssl.recipes.dino import dino
+from selfsight.ssl.recipes.supervised import supervised
 
-RECIPES: dict[str, Recipe] = {"dino": dino}
+RECIPES: dict[str, Recipe] = {"dino": dino, "supervised": supervised}
 
 __all__ = ["RECIPES", "Derived", "Facts", "Recipe", "as_tree", "with_domain"]
 

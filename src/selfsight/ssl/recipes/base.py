@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 
 class Facts(NamedTuple):
-    """What a recipe may look at. `side` is the median of the shorter sides in pixels; `mean` and `std` are those of a channel."""
+    """What a recipe may look at. `side` is the median of the shorter sides in pixels; `mean` and `std` are those of a channel;
+    `classes` is 0 without labels."""
 
     images: int
     side: int
@@ -19,6 +20,7 @@ class Facts(NamedTuple):
     channels: int = 3
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    classes: int = 0
 
 
 @dataclass(frozen=True)

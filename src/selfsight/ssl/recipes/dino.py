@@ -66,10 +66,34 @@ def _photographs(facts: Facts, backbone: str | None) -> list[Derived]:
         Derived("backbone.name", name, "given" if backbone else "GPU" if facts.accelerator else "no GPU"),
         Derived("backbone.image_size", multiple(224, patch), f"images of {facts.side} px"),
         Derived("batch_size", batch, f"{facts.images} images, {'GPU' if facts.accelerator else 'no GPU'}"),
-        Derived("optimizer.learning_rate", round(5e-4 * batch / 256, 7), "5e-4 x batch/256"),
         Derived("views.global_size", multiple(224, patch), "published"),
         Derived("views.local_size", multiple(96, patch), "published"),
     ]
     if is_vit_name(name):
         rows.append(Derived("backbone.drop_path", 0.1, "published"))
-    return rows
+    return [*rows, *optimizer_for(name, batch), *views_for(name)]
+
+
+def optimizer_for(name: str, batch: int) -> list[Derived]:
+    """AdamW, and for CNNs with batch norm the published SGD (README of facebookresearch/dino, "ResNet-50 and other convnets").
+
+    ConvNeXt has a transformer's norms and was made with AdamW (Liu et al. 2022), so it is trained like a ViT.
+    """
+    if is_vit_name(name) or name.startswith("convnext"):
+        return [Derived("optimizer.learning_rate", round(5e-4 * batch / 256, 7), "5e-4 x batch/256")]
+    return [
+        Derived("optimizer.kind", "sgd", "published for CNNs"),
+        Derived("optimizer.learning_rate", round(0.03 * batch / 256, 7), "0.03 x batch/256"),
+        Derived("optimizer.weight_decay", 1e-4, "published for CNNs"),
+        Derived("optimizer.final_weight_decay", 1e-4, "published for CNNs"),
+    ]
+
+
+def views_for(name: str) -> list[Derived]:
+    """Larger and smaller parts of the image for CNNs."""
+    if is_vit_name(name):
+        return []
+    return [
+        Derived("views.global_scale", [0.14, 1.0], "published for CNNs"),
+        Derived("views.local_scale", [0.05, 0.14], "published for CNNs"),
+    ]
