@@ -210,7 +210,7 @@ def test_patches_are_row_major_over_the_grid() -> None:
     x[:, :, 8:16, 24:32] = 1.0
     embedded = backbone.net.patch_embed(x)[0]
     assert (embedded - embedded[0]).abs().sum(1).nonzero().flatten().tolist() == [1 * 5 + 3]
-    assert torch.equal(backbone._named(torch.cat([torch.zeros(1, 1, 24), embedded[None]], 1), (3, 5)).patches[0], embedded)
+    assert torch.equal(backbone.named(torch.cat([torch.zeros(1, 1, 24), embedded[None]], 1), (3, 5)).patches[0], embedded)
 
 
 def test_intermediate_layers_end_with_the_output() -> None:

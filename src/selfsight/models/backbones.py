@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 
 import timm
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -17,13 +18,14 @@ from selfsight.models.base import Backbone, BackboneSettings, Tokens
 from selfsight.models.cnns import CNN
 from selfsight.models.names import architecture, is_vit_name, patch_of
 from selfsight.models.stems import ConvStem
-from selfsight.models.vits import OtherTransformer, ViT
+from selfsight.models.vits import OtherTransformer, RotaryViT, ViT
 
 __all__ = [
     "CNN",
     "Backbone",
     "BackboneSettings",
     "OtherTransformer",
+    "RotaryViT",
     "Tokens",
     "ViT",
     "build_backbone",
@@ -45,6 +47,9 @@ def build_backbone(settings: BackboneSettings) -> Backbone:
     if settings.name.endswith("_conv"):
         patch = int(net.patch_embed.patch_size[0])
         net.patch_embed = ConvStem(settings.image_size, patch, int(net.num_features), settings.channels)
+    if settings.rope_rescale > 1:
+        # Not every timm that has these networks takes it as an argument.
+        net.rope.rescale_coords, net.rope.aug_active = settings.rope_rescale, True
     return wrap(net, settings)
 
 
@@ -53,6 +58,8 @@ def wrap(net: nn.Module, settings: BackboneSettings) -> Backbone:
     if isinstance(net, VisionTransformer):
         net.patch_embed.strict_img_size = False
         return ViT(net, settings)
+    if isinstance(net, Eva):
+        return RotaryViT(net, settings)
     if getattr(net, "num_prefix_tokens", None) is not None and hasattr(net, "patch_embed"):
         return OtherTransformer(net, settings)
     return CNN(net, settings)

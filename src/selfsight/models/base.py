@@ -13,13 +13,26 @@ from selfsight.errors import ConfigError
 
 
 class BackboneSettings(Settings):
-    """Which network; `image_size` is the size its position embeddings are made for."""
+    """Which network; `image_size` is the size its position embeddings are made for.
+
+    ViTs take `registers`, tokens beside CLS that belong to no patch (Darcet et al. 2024), and `layer_scale`, by which what a
+    block adds is multiplied at first (Touvron et al. 2021); where they are not given they are as timm has them. Plain ViTs spelt
+    by their sizes take rotary positions (`rope`, DINOv3), stretched at random by up to `rope_rescale` in training.
+    """
 
     name: str = "vit_small_patch16_224"
     image_size: int = Field(224, ge=8)
     patch_size: int | None = Field(None, ge=1)
     drop_path: float = Field(0.0, ge=0, lt=1)
     channels: int = Field(default=3, ge=1)
+    registers: int = Field(0, ge=0)
+    layer_scale: float | None = Field(None, gt=0)
+    rope: bool = False
+    rope_rescale: float = Field(1.0, ge=1)
+
+    def calm(self) -> BackboneSettings:
+        """The same network without what is drawn at random in training: the teacher's."""
+        return self.model_copy(update={"drop_path": 0.0, "rope_rescale": 1.0})
 
 
 class Tokens(NamedTuple):

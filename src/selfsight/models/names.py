@@ -23,13 +23,21 @@ def is_vit_name(name: str) -> bool:
 def architecture(settings: BackboneSettings) -> tuple[str, dict[str, Any]]:
     """timm's name and keyword arguments for a backbone name."""
     options: dict[str, Any] = {"drop_path_rate": settings.drop_path} if settings.drop_path else {}
-    if plain := _PLAIN.fullmatch(settings.name):
+    plain = _PLAIN.fullmatch(settings.name)
+    if (settings.rope or settings.rope_rescale > 1) and not (plain and settings.rope):
+        raise ConfigError(f"backbone.rope: only for ViTs spelt by their sizes, such as vit_w192_d12_p16. Got {settings.name}.")
+    if settings.layer_scale is not None:
+        options["init_values"] = settings.layer_scale
+    if plain:
         width, depth, patch = map(int, plain.groups()[:3])
         if width % 32:
             raise ConfigError(f"backbone '{settings.name}': the width must be a multiple of 32 (one head for 32 channels)")
         patch = settings.patch_size or patch
         options |= {"img_size": settings.image_size, "patch_size": patch, "embed_dim": width, "depth": depth}
-        return "vit_tiny_patch16_224", options | {"num_heads": width // 32}
+        options["num_heads"] = width // 32
+        if settings.rope:
+            return "vit_small_patch16_dinov3_qkvb", options | {"num_reg_tokens": settings.registers}
+        return "vit_tiny_patch16_224", _with_registers(options, settings)
     base = settings.name.split(".")[0]
     if not timm.is_model(base):
         raise ConfigError(f"backbone '{settings.name}': timm has no such network. {_suggest(base)}")
@@ -37,7 +45,12 @@ def architecture(settings: BackboneSettings) -> tuple[str, dict[str, Any]]:
         options["img_size"] = settings.image_size
         if settings.patch_size:
             options["patch_size"] = settings.patch_size
-    return settings.name, options
+    return settings.name, _with_registers(options, settings)
+
+
+def _with_registers(options: dict[str, Any], settings: BackboneSettings) -> dict[str, Any]:
+    """As in DINOv2 registers have no position, and with them CLS has none."""
+    return options | ({"reg_tokens": settings.registers, "no_embed_class": True} if settings.registers else {})
 
 
 def _suggest(name: str) -> str:

@@ -11,6 +11,17 @@ _OFFSET = 0.1
 """The published code adds it against rounding in `interpolate`; since the scale is passed on, it also moves the samples."""
 
 
+def interpolate_antialiased(embedding: Tensor, prefix: int, grid: tuple[int, int]) -> Tensor:
+    """As `interpolate_pos_encoding` of facebookresearch/dinov2 does it for networks with registers: to the exact size, with an
+    antialiased kernel, which gives other values even where the grid grows."""
+    trained = math.isqrt(embedding.shape[1] - prefix)
+    if grid == (trained, trained):
+        return embedding
+    table = embedding[:, prefix:].reshape(1, trained, trained, -1).permute(0, 3, 1, 2)
+    table = F.interpolate(table, size=grid, mode="bicubic", align_corners=False, antialias=True)
+    return cat([embedding[:, :prefix], table.permute(0, 2, 3, 1).reshape(1, grid[0] * grid[1], -1)], dim=1)
+
+
 def interpolate_published(embedding: Tensor, prefix: int, grid: tuple[int, int]) -> Tensor:
     """Bicubic interpolation as `VisionTransformer.interpolate_pos_encoding` of facebookresearch/dino does it.
 

@@ -5,52 +5,77 @@ from __future__ import annotations
 import re
 
 import torch
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from selfsight.models.base import Backbone, Tokens, masked, refuse_masks
-from selfsight.models.positions import interpolate_published
+from selfsight.models.positions import interpolate_antialiased, interpolate_published
 
 
-class ViT(Backbone):
-    """timm's `VisionTransformer`, run block by block with the published position interpolation."""
+class Transformer(Backbone):
+    """What all of timm's transformers have in common: prefix tokens, then patches, and blocks."""
 
     kind = "vit"
-    net: VisionTransformer
 
     @property
     def patch_size(self) -> int:
-        return int(self.net.patch_embed.patch_size[0])
-
-    def forward(self, images: Tensor, hidden: Tensor | None = None, mask_token: Tensor | None = None) -> Tokens:
-        return self.intermediate(images, 1, hidden, mask_token)[0]
+        return int(self.net.patch_embed.patch_size[0])  # type: ignore[union-attr,index]
 
     @property
     def depth(self) -> int:
-        return len(self.net.blocks)
+        return len(getattr(self.net, "blocks", ()))
 
     def depth_of(self, name: str) -> int:
-        return depth_by_name(name, self.depth)
+        if found := re.search(r"\bblocks\.(\d+)\.", name):
+            return int(found.group(1)) + 1
+        return self.depth + 1 if re.search(r"\b(norm|fc_norm)\.", name) else 0
+
+    def grid_of(self, images: Tensor) -> tuple[int, int]:
+        return (images.shape[2] // self.patch_size, images.shape[3] // self.patch_size)
+
+    def named(self, x: Tensor, grid: tuple[int, int]) -> Tokens:
+        """Tokens [B, prefix + N, D] by name."""
+        prefix = int(self.net.num_prefix_tokens)  # type: ignore[arg-type]
+        start = 0 if getattr(self.net, "cls_token", None) is None else 1
+        patches = x[:, prefix:]
+        return Tokens(
+            cls=x[:, 0] if start else None,
+            registers=x[:, start:prefix] if prefix > start else None,
+            patches=patches,
+            pooled=patches.mean(1),
+            grid=grid,
+        )
+
+
+class ViT(Transformer):
+    """timm's `VisionTransformer`, run block by block with the published position interpolation."""
+
+    net: VisionTransformer
+
+    def forward(self, images: Tensor, hidden: Tensor | None = None, mask_token: Tensor | None = None) -> Tokens:
+        return self.intermediate(images, 1, hidden, mask_token)[0]
 
     def intermediate(
         self, images: Tensor, count: int, hidden: Tensor | None = None, mask_token: Tensor | None = None
     ) -> list[Tokens]:
         """Tokens of the last `count` blocks, each through the final norm (`get_intermediate_layers` of the published code)."""
         net = self.net
-        grid = (images.shape[2] // self.patch_size, images.shape[3] // self.patch_size)
+        grid = self.grid_of(images)
         x = self._embedded(images, grid, hidden, mask_token)
         kept = []
         for index, block in enumerate(net.blocks):
             x = block(x)
             if index >= len(net.blocks) - count:
-                kept.append(self._named(net.norm(x), grid))
+                kept.append(self.named(net.norm(x), grid))
         return kept
 
     def position_embedding(self, grid: tuple[int, int]) -> Tensor:
-        """[1, prefix + height*width, D] for a grid of patches."""
+        """[1, prefix + height*width, D] for a grid of patches; as in DINOv2, networks with registers resample it antialiased."""
         embedding = self.net.pos_embed
         prefix = embedding.shape[1] - self.net.patch_embed.num_patches
-        return interpolate_published(embedding, prefix, grid)
+        interpolate = interpolate_published if self.net.reg_token is None else interpolate_antialiased
+        return interpolate(embedding, prefix, grid)
 
     def _embedded(self, images: Tensor, grid: tuple[int, int], hidden: Tensor | None, mask_token: Tensor | None) -> Tensor:
         net = self.net
@@ -72,53 +97,35 @@ class ViT(Backbone):
         out: Tensor = net.norm_pre(net.pos_drop(x))
         return out
 
-    def _named(self, x: Tensor, grid: tuple[int, int]) -> Tokens:
-        has_cls = self.net.cls_token is not None
-        prefix = int(self.net.num_prefix_tokens)
-        start = 1 if has_cls else 0
-        patches = x[:, prefix:]
-        return Tokens(
-            cls=x[:, 0] if has_cls else None,
-            registers=x[:, start:prefix] if prefix > start else None,
-            patches=patches,
-            pooled=patches.mean(1),
-            grid=grid,
-        )
+
+class RotaryViT(Transformer):
+    """timm's `Eva`, which has rotary positions: DINOv3 and its kin, run block by block."""
+
+    net: Eva
+
+    def forward(self, images: Tensor, hidden: Tensor | None = None, mask_token: Tensor | None = None) -> Tokens:
+        return self.intermediate(images, 1, hidden, mask_token)[0]
+
+    def intermediate(
+        self, images: Tensor, count: int, hidden: Tensor | None = None, mask_token: Tensor | None = None
+    ) -> list[Tokens]:
+        """Tokens of the last `count` blocks, each through the final norm (`get_intermediate_layers` of the published code)."""
+        net, grid = self.net, self.grid_of(images)
+        patches = net.patch_embed(images)
+        patches = masked(patches if patches.ndim == 3 else patches.flatten(1, 2), hidden, mask_token)
+        x, rope = net._pos_embed(patches.view(len(images), *grid, -1) if net.dynamic_img_size else patches)
+        x = net.norm_pre(x)
+        kept = []
+        for index, block in enumerate(net.blocks):
+            x = block(x, rope=rope[index] if net.rope_mixed else rope)
+            if index >= len(net.blocks) - count:
+                kept.append(self.named(net.norm(x), grid))
+        return kept
 
 
-class OtherTransformer(Backbone):
-    """A timm transformer of another class (rotary positions and the like), through timm's own forward pass."""
-
-    kind = "vit"
-
-    @property
-    def patch_size(self) -> int:
-        return int(self.net.patch_embed.patch_size[0])  # type: ignore[union-attr,index]
-
-    @property
-    def depth(self) -> int:
-        return len(self.net.blocks)  # type: ignore[arg-type]
-
-    def depth_of(self, name: str) -> int:
-        return depth_by_name(name, self.depth)
+class OtherTransformer(Transformer):
+    """A timm transformer of another class, through timm's own forward pass."""
 
     def forward(self, images: Tensor, hidden: Tensor | None = None, mask_token: Tensor | None = None) -> Tokens:
         refuse_masks(self, hidden)
-        x = self.net.forward_features(images)  # type: ignore[operator]
-        grid = (images.shape[2] // self.patch_size, images.shape[3] // self.patch_size)
-        prefix = int(self.net.num_prefix_tokens)  # type: ignore[arg-type]
-        patches = x[:, prefix:]
-        return Tokens(
-            cls=x[:, 0] if prefix else None,
-            registers=x[:, 1:prefix] if prefix > 1 else None,
-            patches=patches,
-            pooled=patches.mean(1),
-            grid=grid,
-        )
-
-
-def depth_by_name(name: str, depth: int) -> int:
-    """Where a parameter stands: embedding 0, blocks from 1, the final norm `depth` + 1."""
-    if found := re.search(r"\bblocks\.(\d+)\.", name):
-        return int(found.group(1)) + 1
-    return depth + 1 if re.search(r"\b(norm|fc_norm)\.", name) else 0
+        return self.named(self.net.forward_features(images), self.grid_of(images))  # type: ignore[operator]

@@ -24,7 +24,7 @@ def make_learner(settings: TrainSettings, on: torch.device) -> Learner:
     """Student and teacher at the start of a run, with objective and optimiser."""
     objective = OBJECTIVES[settings.objective.name](settings.objective)
     student = _network(initial_backbone(settings), objective)
-    teacher = make_teacher(student, _network(build_backbone(settings.backbone.model_copy(update={"drop_path": 0.0})), objective))
+    teacher = make_teacher(student, _network(build_backbone(settings.backbone.calm()), objective))
     for module in (student, teacher, objective):
         module.to(on)
     scaler = torch.amp.GradScaler(on.type) if settings.precision == "float16" else None
