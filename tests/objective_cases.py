@@ -68,7 +68,7 @@ class Case:
 CASES = {
     case.name: case
     for case in (
-        Case("dino", {"head": HEAD}),
+        Case("dino", {"head": HEAD, "koleo": 0.1}, uncoupled={"koleo": 0.0}),
         Case("supervised", {"classes": CLASSES}),
     )
 }

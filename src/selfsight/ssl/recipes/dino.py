@@ -43,6 +43,7 @@ def _small(facts: Facts, backbone: str | None) -> list[Derived]:
         Derived("objective.head.hidden", 512, "small images"),
         Derived("objective.head.bottleneck", 64, "small images"),
         Derived("objective.warmup_teacher_temperature", 0.01, "breaks the symmetry early"),
+        Derived("objective.koleo", 0.1, "keeps the features of few images apart"),
         Derived(
             "objective.center_momentum", 0.5 if batch < 64 else 0.9, f"batch of {batch}, short run" if batch < 64 else "published"
         ),
