@@ -37,12 +37,10 @@ def run_seed(given: argparse.Namespace, seed: int, out: Path) -> tuple[float, fl
         train, run, recipe=given.recipe, minutes=given.minutes, seed=seed, device=given.device, set=overrides
     )
     specs = [str(run), f"{run}?weights=init", "pixels"]
-    results = selfsight.compare(
-        train, specs, out / "results", test=test, tasks=["knn"], device=given.device, incumbent=specs[1]
-    ).results
+    results = selfsight.compare(train, specs, out / "results", test=test, tasks=["knn"], device=given.device, incumbent=specs[1])
     values = {s.encoder: s.value for s in results.scores if s.metric == "top1_k20"}
     pair = next(c for c in results.comparisons if {c.a, c.b} == set(specs[:2]) and c.metric == "top1_k20")
-    sign = 1 if pair.a == specs[0] else -1
+    sign = 1 if pair.b == specs[0] else -1
     low, high = sorted((sign * pair.low, sign * pair.high))
     print(f"seed {seed}: {values[specs[0]]:.1f} %, untrained {values[specs[1]]:.1f} %, pixels {values['pixels']:.1f} %")
     print(f"  trained - untrained: {sign * pair.difference:+.1f} ({low:+.1f} to {high:+.1f}), {summary['step']} steps")
