@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -9,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from selfsight import __version__
-from selfsight.errors import Interrupted, SelfsightError
+from selfsight.errors import ElsewhereError, Interrupted, SelfsightError
 
 app = typer.Typer(
     name="selfsight",
@@ -305,8 +306,11 @@ def main(argv: list[str] | None = None) -> NoReturn:
     """Run the program; a user's mistake is one line and exit code 2, never a traceback."""
     try:
         code: Any = app(args=argv, standalone_mode=False)
+    except ElsewhereError as error:
+        sys.exit(error.exit_code)
     except SelfsightError as error:
-        print(f"selfsight: {error}", file=sys.stderr)
+        if error.alone or os.environ.get("RANK", "0") == "0":
+            print(f"selfsight: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
         print(f"selfsight: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)

@@ -45,6 +45,11 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def leads() -> bool:
+    """Whether this process speaks for all that were started together (by torchrun, which numbers them in RANK)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
     """Where forward passes run in bfloat16: `precision` is `float32`, `bfloat16`, or `auto`.
 

@@ -10,12 +10,14 @@
     ├── TrainingError         exit 1   a training that cannot go on
     │   ├── CollapseError              the teacher says the same for every image
     │   └── NonFiniteError             the loss is no number
-    └── Interrupted           exit 128 + signal (130 Ctrl-C, 143 SIGTERM), after a checkpoint was written
+    ├── Interrupted           exit 128 + signal (130 Ctrl-C, 143 SIGTERM), after a checkpoint was written
+    └── ElsewhereError        another of the ranks that train together has failed, and said why
 """
 
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -23,6 +25,8 @@ class SelfsightError(Exception):
     """Root of every error that selfsight raises on purpose."""
 
     exit_code = 1
+    alone = False
+    """Whether one of several ranks has it and the others have not."""
 
 
 class InputError(SelfsightError):
@@ -61,6 +65,20 @@ class Interrupted(SelfsightError):  # noqa: N818 (no error: the user asked for i
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+    @classmethod
+    def by(cls, signal_number: int, step: int) -> Interrupted:
+        """Of a training, after `step`."""
+        name = signal.Signals(signal_number).name
+        return cls(signal_number, f"stopped by {name} at step {step}; a checkpoint is written")
+
+
+class ElsewhereError(SelfsightError):
+    """Another of the ranks that train together has failed; it alone says why."""
+
+    def __init__(self, exit_code: int = 1) -> None:
+        super().__init__("another rank has failed")
+        self.exit_code = exit_code
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

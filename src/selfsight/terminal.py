@@ -15,6 +15,7 @@ from rich.table import Table
 
 from selfsight.checkup import Finding
 from selfsight.comparison.verdict import sentence
+from selfsight.device import leads
 from selfsight.results import Results
 from selfsight.runs import RunFolder, read_jsonl
 from selfsight.ssl.estimate import Estimate
@@ -30,7 +31,7 @@ class Terminal:
     """Watches a verb and shows it: one progress bar at a time, lines above it."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = Console(highlight=False, soft_wrap=True, quiet=not leads())
         if not self.console.is_terminal:
             self.console.width = 120  # a log file has no width of its own
         self._progress: Progress | None = None

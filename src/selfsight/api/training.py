@@ -15,14 +15,16 @@ from selfsight.api.tolerance import tolerance
 from selfsight.api.watch import Silent, Watch
 from selfsight.data.decode import DecodeSettings
 from selfsight.data.presets import DEFAULT_DOMAIN
-from selfsight.data.sources import Data, Source, absolute, first, open_source
+from selfsight.data.sources import BadImage, Data, Source, absolute, first, open_source
 from selfsight.errors import ConfigError, InputError, nearest
 from selfsight.runs import RunFolder, append_jsonl
+from selfsight.ssl import parallel
 from selfsight.ssl.estimate import estimate
 from selfsight.ssl.facts import look_at
 from selfsight.ssl.fit import Training
 from selfsight.ssl.recipes import RECIPES, Derived, as_tree, with_domain
 from selfsight.ssl.settings import TrainSettings, check
+from selfsight.ssl.world import World
 
 DEFAULT_EPOCHS = 100.0
 
@@ -58,22 +60,28 @@ def train(
     are used by the k-NN probe alone. Raises `InputError` for what is wrong beforehand, `TrainingError` for a run that collapsed,
     `Interrupted` on a signal.
     """
-    watch = watch or Silent()
-    folder = RunFolder(out)
-    if folder.exists:
-        raise InputError(f"{out}: holds a run already; go on with it by --resume, or give another --out")
-    source = open_source(data)
     given: dict[str, Any] = {"epochs": epochs, "minutes": minutes, "limit": limit, "seed": seed, "device": device}
     given["domain"] = domain
     given |= {"tolerance": _tolerance(strict, max_bad), "views": _reading(channels, max_pixels)}
-    settings, derived, bad = plan_training(source, recipe, backbone, given, config, set)
-    settings = settings.model_copy(update={"data": seen_from_anywhere(data)})
-    source = first(source, settings.limit)
-    watch.on_plan(settings, derived, estimate(settings, source))
+    folder = RunFolder(out)
+    if folder.exists:
+        raise InputError(f"{out}: holds a run already; go on with it by --resume, or give another --out")
+    with parallel.joined() as world:
+        watch = watch if watch is not None and world.leads else Silent()
+        source = world.in_turn(lambda: open_source(data))
+        plan = world.first(lambda: plan_training(source, recipe, backbone, given, config, set, world.cores))
+        settings = plan[0].model_copy(update={"data": seen_from_anywhere(data)})
+        parallel.check(settings, world)
+        source = first(source, settings.limit)
+        watch.on_plan(settings, plan[1], estimate(settings, source, world))
+        world.first(lambda: _begin(folder, plan[2]))
+        return _run(settings, source, folder, watch, world, resume=False)
+
+
+def _begin(folder: RunFolder, bad: Sequence[BadImage]) -> None:
     folder.path.mkdir(parents=True, exist_ok=True)
     if bad:
         append_jsonl(folder.bad_images, [{"key": b.key, "reason": b.reason} for b in bad])
-    return _run(settings, source, folder, watch, resume=False)
 
 
 def resume(
@@ -85,12 +93,15 @@ def resume(
         raise InputError(f"{out}: is no run to resume; expected a folder with config.yaml, as 'selfsight train' leaves it")
     settings = config.load(TrainSettings, folder.config)
     settings = settings.model_copy(update={"tolerance": settings.tolerance.model_copy(update=_tolerance(strict, max_bad) or {})})
-    source = first(open_source(settings.data), settings.limit)
-    if len(source) != settings.images:
-        raise InputError(
-            f"{settings.data}: holds {len(source)} images now, {settings.images} when the run began; start a new run"
-        )
-    return _run(settings, source, folder, watch or Silent(), resume=folder.checkpoint.is_file())
+    with parallel.joined() as world:
+        parallel.check(settings, world)
+        source = first(world.in_turn(lambda: open_source(settings.data)), settings.limit)
+        if len(source) != settings.images:
+            raise InputError(
+                f"{settings.data}: holds {len(source)} images now, {settings.images} when the run began; start a new run"
+            )
+        watch = watch if watch is not None and world.leads else Silent()
+        return _run(settings, source, folder, watch, world, resume=folder.checkpoint.is_file())
 
 
 def plan_training(
@@ -100,8 +111,13 @@ def plan_training(
     given: Mapping[str, Any],
     file: str | Path | None,
     overrides: Sequence[str] | Mapping[str, Any],
+    cores: int | None = None,
 ) -> tuple[TrainSettings, list[Derived], list[Any]]:
-    """Complete settings, what the recipe derived and was not overridden, and the bad images met on the way."""
+    """Complete settings, what the recipe derived and was not overridden, and the bad images met on the way.
+
+    `cores` are those of one rank; default: all.
+    """
+    cores = cores or devices.cores()
     if recipe not in RECIPES:
         raise ConfigError(f"--recipe: no recipe '{recipe}'. {nearest(recipe, RECIPES)}")
     file_tree = config.read_yaml(file) if file is not None else {}
@@ -118,16 +134,16 @@ def plan_training(
     if isinstance(over.get("limit"), int):
         source = first(source, over["limit"])
     on = devices.resolve(str(over.get("device", "auto")))
-    look = look_at(source, on.type != "cpu", devices.cores(), _decode_settings(over))
+    look = look_at(source, on.type != "cpu", cores, _decode_settings(over))
     section = over.get("backbone")
     name = section.get("name") if isinstance(section, Mapping) else None
     if name is not None and not isinstance(name, str):
         raise ConfigError(f"backbone.name: expected a name. Got {name!r}.")
     derived = with_domain(RECIPES[recipe](look.facts, name), _domain(over, named_tree, file_tree, file), look.facts.channels)
     tree = as_tree(derived) | {"recipe": recipe, "data": absolute(source.location), "images": len(source)}
-    tree["workers"] = usual_workers(on)
+    tree["workers"] = usual_workers(on, cores)
     # Torch's threads wait for each other in every operation: sharing a core with a worker slows all of them down.
-    tree["threads"] = max(1, devices.cores() - int(tree["workers"])) if on.type == "cpu" else None
+    tree["threads"] = max(1, cores - int(tree["workers"])) if on.type == "cpu" else None
     tree = config.merge(tree, over)
     if tree.get("epochs") is None and tree.get("minutes") is None:
         tree["epochs"] = DEFAULT_EPOCHS
@@ -162,9 +178,9 @@ def _decode_settings(over: Mapping[str, Any]) -> DecodeSettings:
     return config.build(DecodeSettings, read if isinstance(read, Mapping) else {}, "views.read")
 
 
-def usual_workers(on: torch.device) -> int:
-    """Worker processes of a training: one beside the network on the CPU, all cores but one where an accelerator has that."""
-    return 1 if on.type == "cpu" else min(12, max(1, devices.cores() - 1))
+def usual_workers(on: torch.device, cores: int) -> int:
+    """Worker processes of a rank: one beside the network on the CPU, all cores but one where an accelerator has that."""
+    return 1 if on.type == "cpu" else min(12, max(1, cores - 1))
 
 
 def _domain(over: Mapping[str, Any], named: Mapping[str, Any], file: Mapping[str, Any], where: str | Path | None) -> str:
@@ -182,6 +198,8 @@ def _at(tree: Any, key: str) -> Any:
     return tree
 
 
-def _run(settings: TrainSettings, source: Source, folder: RunFolder, watch: Watch, *, resume: bool) -> dict[str, Any]:
-    probe = make_probe(source, settings.views, settings.seed, devices.resolve(settings.device))
-    return Training(settings, source, folder, probe=probe, watcher=watch, resume=resume).run()
+def _run(
+    settings: TrainSettings, source: Source, folder: RunFolder, watch: Watch, world: World, *, resume: bool
+) -> dict[str, Any]:
+    probe = make_probe(source, settings.views, settings.seed, world.device(settings.device), world)
+    return Training(settings, source, folder, probe=probe, watcher=watch, resume=resume, world=world).run()

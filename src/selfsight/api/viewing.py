@@ -116,7 +116,11 @@ def _plan(
             raise ConfigError(f"--set {key}: the published views of {recipe} have settings views.* alone")
     tree = config.merge(read, tree).get("views", {})
     workers = given["workers"]
-    return _Plan(_published(source, recipe, given["domain"], tree), usual_workers(on) if workers is None else workers, None)
+    return _Plan(
+        _published(source, recipe, given["domain"], tree),
+        usual_workers(on, devices.cores()) if workers is None else workers,
+        None,
+    )
 
 
 def _published(source: Source, recipe: str, domain: str | None, over: Mapping[str, Any]) -> ViewSettings:

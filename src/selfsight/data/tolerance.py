@@ -58,10 +58,14 @@ def listed(path: Path) -> Iterator[None]:
 class BadImages:
     """The bad images of a run: each once, as it is met, in `bad_images.jsonl`.
 
-    Images that were refused before (`known`: files that are none) are listed and not counted.
+    Images that were refused before (`known`: files that are none) are listed and not counted. Of several ranks, which are all
+    told the same, one alone `writes`.
     """
 
-    def __init__(self, path: Path, tolerance: Tolerance, total: int, where: str, known: Iterable[BadImage] = ()) -> None:
+    def __init__(
+        self, path: Path, tolerance: Tolerance, total: int, where: str, known: Iterable[BadImage] = (), *, writes: bool = True
+    ) -> None:
+        self.writes = writes
         self.path, self.tolerance, self.total, self.where = path, tolerance, total, where
         self._known = {image.key for image in known}
         self._seen = {row["key"]: BadImage(row["key"], row["reason"]) for row in read_jsonl(path)}
@@ -78,7 +82,8 @@ class BadImages:
         new = {image.key: image for image in images if image.key not in self._seen}
         if new:
             self._seen |= new
-            append_jsonl(self.path, [{"key": image.key, "reason": image.reason} for image in new.values()])
+            if self.writes:
+                append_jsonl(self.path, [{"key": image.key, "reason": image.reason} for image in new.values()])
         try:
             self.tolerance.check(self.unreadable, tried, self.total, self.where)
         except TooManyBadError as error:

@@ -18,6 +18,7 @@ from selfsight.ssl.feed import draw_masks
 from selfsight.ssl.learner import make_learner
 from selfsight.ssl.settings import TrainSettings
 from selfsight.ssl.step import rates_at, train_step
+from selfsight.ssl.world import BY_ITSELF, World
 
 _STEPS = 3
 
@@ -32,12 +33,12 @@ class Estimate(NamedTuple):
     network_seconds: float
 
 
-def estimate(settings: TrainSettings, source: Source) -> Estimate:
+def estimate(settings: TrainSettings, source: Source, world: World = BY_ITSELF) -> Estimate:
     """Time real steps on real views with networks that are then thrown away."""
-    on = device.resolve(settings.device)
-    torch.set_num_threads(settings.threads or device.cores())
-    learner = make_learner(settings, on)
-    data_seconds, batch = _batch(settings, source, on)
+    on = world.device(settings.device)
+    torch.set_num_threads(world.threads(settings.threads))
+    learner = make_learner(settings, on, world)
+    data_seconds, batch = _batch(settings, source, on, settings.batch_size // world.count)
     times = []
     for _ in range(_STEPS):
         start = time.perf_counter()
@@ -55,10 +56,9 @@ def estimate(settings: TrainSettings, source: Source) -> Estimate:
     return Estimate(step, steps, steps * step, disk, network)
 
 
-def _batch(settings: TrainSettings, source: Source, on: torch.device) -> tuple[float, Batch]:
+def _batch(settings: TrainSettings, source: Source, on: torch.device, wanted: int) -> tuple[float, Batch]:
     """Seconds to make one batch, and the batch (images repeated where few can be read)."""
     start = time.perf_counter()
-    wanted = settings.batch_size
     spread = np.linspace(0, len(source) - 1, min(wanted, len(source))).astype(int)
     read = settings.views.read
     images = [i for i in (open_sample(source, int(index), read) for index in spread) if not isinstance(i, BadImage)]

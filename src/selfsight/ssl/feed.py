@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfsight import device as devices
 from selfsight.data.draws import Indices
 from selfsight.data.loader import ViewBatch, view_batches
 from selfsight.data.sources import BadImage, Source
 from selfsight.ssl.batch import Batch, Masks
 from selfsight.ssl.masking import hidden_patches
 from selfsight.ssl.settings import TrainSettings
+from selfsight.ssl.world import BY_ITSELF, World
 
 _LOOK_EVERY = 50
 _MUCH = 0.1
@@ -33,8 +33,8 @@ class Fed(NamedTuple):
 class Feed:
     """What a training eats. On an accelerator workers are added while it waits for more than a tenth of its time."""
 
-    def __init__(self, source: Source, settings: TrainSettings, device: torch.device) -> None:
-        self.device, self.settings, self.source = device, settings, source
+    def __init__(self, source: Source, settings: TrainSettings, device: torch.device, world: World = BY_ITSELF) -> None:
+        self.device, self.settings, self.source, self.cores = device, settings, source, world.cores
         self.crew = view_batches(
             source,
             settings.views,
@@ -42,6 +42,7 @@ class Feed:
             seed=settings.seed,
             workers=settings.workers,
             finish=device.type == "cpu",
+            share=world.share,
             pin=device.type == "cuda",
         )
 
@@ -57,7 +58,7 @@ class Feed:
             before = time.perf_counter()
             if count == _LOOK_EVERY:
                 if self.device.type != "cpu":
-                    self.crew.workers = more_workers(self.crew.workers, waited / (before - began), devices.cores())
+                    self.crew.workers = more_workers(self.crew.workers, waited / (before - began), self.cores)
                 began, waited, count = before, 0.0, 0
 
     def _finished(self, start: int, stop: int) -> Iterator[tuple[ViewBatch, Batch | None]]:

@@ -28,6 +28,10 @@ from selfsight.ssl.settings import TrainSettings
 from selfsight.ssl.signals import Stop
 from selfsight.ssl.step import Rates, rates_at, train_step
 from selfsight.ssl.watcher import Watcher
+from selfsight.ssl.world import BY_ITSELF, World
+
+_BETWEEN_RANKS = 7_919_000_003
+"""Ranks draw stochastic depth apart: each has samples of its own."""
 
 
 class Training:
@@ -42,44 +46,49 @@ class Training:
         probe: Probe | None,
         watcher: Watcher,
         resume: bool,
+        world: World = BY_ITSELF,
     ) -> None:
-        self.settings, self.source, self.folder = settings, source, folder
-        self.device = device.resolve(settings.device)
-        torch.set_num_threads(settings.threads or device.cores())
-        self.learner = make_learner(settings, self.device)
+        self.settings, self.source, self.folder, self.world = settings, source, folder, world
+        self.device = world.device(settings.device)
+        torch.set_num_threads(world.threads(settings.threads))
+        self.learner = make_learner(settings, self.device, world)
         elapsed = checkpoint.restore(folder.checkpoint, self.learner) if resume else 0.0
         self.clock = Clock(settings.epochs, settings.minutes, settings.steps_per_epoch, elapsed)
-        self.bad = BadImages(folder.bad_images, settings.tolerance, len(source), source.location, source.rejected)
+        where, known = source.location, source.rejected
+        self.bad = BadImages(folder.bad_images, settings.tolerance, len(source), where, known, writes=world.leads)
         self.observing = Observing(settings, self.learner, self.clock, self.device, watcher)
         self.observing.last_loss = self._rewind_log(resume)
-        self.probing = Probing(probe, settings, self.learner, self.clock, watcher)
+        self.probing = Probing(probe, settings, self.learner, self.clock, watcher, world)
         about = {"data": source.location, "recipe": settings.recipe}
-        self.saving = Saving(folder, self.learner, self.clock, settings.save_every_minutes, about)
+        self.saving = Saving(folder, self.learner, self.clock, settings.save_every_minutes, about, world)
+        world.wait()  # all have read the folder before the first rank writes to it
 
     def _rewind_log(self, resume: bool) -> float:
         """The last loss logged. Rows past the checkpoint, or of a try that never reached one, would be logged twice."""
         kept = [row for row in runs.read_jsonl(self.folder.metrics) if row["step"] <= self.learner.step] if resume else []
-        if self.folder.metrics.is_file():
+        if self.folder.metrics.is_file() and self.world.leads:
             runs.write_text_atomic(self.folder.metrics, "".join(json.dumps(row) + "\n" for row in kept))
         return next((row["loss"] for row in reversed(kept) if "loss" in row), float("nan"))
 
     def run(self) -> dict[str, Any]:
         """Train to the end of the budget; returns a summary. `Interrupted`, `CollapseError` and `NonFiniteError` end it early."""
-        if not self.folder.exists:
+        if not self.folder.exists and self.world.leads:
             self._describe()
-        with Stop() as stop, MetricsLog(self.folder) as log:
+        with Stop() as stop, MetricsLog(self.folder, writes=self.world.leads) as log:
             self.clock.start()
             if self.learner.step == 0:
                 self.probing.measure(log)
-            for batch in () if self.clock.finished(self.learner.step) else self._batches():
+            for batch in () if self.world.said(self.clock.finished(self.learner.step)) else self._batches():
                 loss, rates = self._step(batch)
                 self.observing.observe(log, loss, rates, batch)
-                if stop.signal is not None:
+                finished = self.clock.finished(self.learner.step)
+                signal, over = self.world.highest(stop.signal or 0, finished and self.world.leads)
+                if signal:
                     self.saving.save()
-                    raise Interrupted(stop.signal, f"stopped by {stop.name} at step {self.learner.step}; a checkpoint is written")
+                    raise Interrupted.by(int(signal), self.learner.step)
                 self.saving.if_due()
                 self.probing.if_due(log)
-                if self.clock.finished(self.learner.step):
+                if over:
                     break
             final = self.probing.measure(log)
         self.saving.save()
@@ -93,24 +102,33 @@ class Training:
 
     def _batches(self) -> Iterator[Fed]:
         stop = self.clock.total_steps or self.learner.step + 10**9
-        return Feed(self.source, self.settings, self.device).batches(self.learner.step, stop)
+        return Feed(self.source, self.settings, self.device, self.world).batches(self.learner.step, stop)
 
     def _step(self, batch: Fed) -> tuple[Loss | None, Rates]:
         s, learner = self.settings, self.learner
-        rates = rates_at(
-            self.clock.progress(learner.step), self.clock.nominal_steps, s.optimizer, s.teacher_momentum, s.final_teacher_momentum
-        )
-        self._list(batch.bad)
-        if batch.batch is None:
-            if len(self.bad) >= len(self.source):
-                raise DataError(
-                    f"{s.data}: none of its {len(self.source)} files is an image that can be read; see {self.folder.bad_images}"
-                )
+        own = 0 if batch.batch is None else batch.batch.size
+        now = self.clock.progress(learner.step) if self.world.leads else 0.0
+        progress, missing = self.world.highest(now, len(batch.bad))
+        rates = rates_at(progress, self.clock.nominal_steps, s.optimizer, s.teacher_momentum, s.final_teacher_momentum)
+        told = self.world.collect((own, batch.bad)) if missing else [(own, batch.bad)] * self.world.count
+        sizes = [size for size, _ in told]
+        self._list([image for _, bad in told for image in bad])
+        if batch.batch is None or min(sizes) < min(s.parts, max(sizes)):
+            # A rank without images has no gradient to give, so that all leave the step out.
+            self._check_any()
             learner.step += 1
             return None, rates
         # Stochastic depth draws from torch's generator: seeding it by step makes a resumed run draw the same.
-        torch.manual_seed(s.seed * 1_000_003 + learner.step)
-        return train_step(learner, batch.batch, rates, s.optimizer.clip, s.precision, s.parts), rates
+        torch.manual_seed(s.seed * 1_000_003 + learner.step + _BETWEEN_RANKS * self.world.rank)
+        weight = own * self.world.count / sum(sizes)
+        return train_step(learner, batch.batch, rates, s.optimizer.clip, s.precision, s.parts, weight), rates
+
+    def _check_any(self) -> None:
+        if len(self.bad) >= len(self.source):
+            raise DataError(
+                f"{self.settings.data}: none of its {len(self.source)} files is an image that can be read; "
+                f"see {self.folder.bad_images}"
+            )
 
     def _list(self, bad: list[BadImage]) -> None:
         """Where they are too many the run ends, but what was learnt before is kept."""

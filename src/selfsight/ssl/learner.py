@@ -10,8 +10,10 @@ from selfsight.ssl.network import Network, make_teacher
 from selfsight.ssl.objectives import OBJECTIVES
 from selfsight.ssl.objectives.base import AnyObjective
 from selfsight.ssl.optimizer import make_optimizer
+from selfsight.ssl.replicas import replicated, with_common_norm
 from selfsight.ssl.settings import TrainSettings
 from selfsight.ssl.step import Learner
+from selfsight.ssl.world import BY_ITSELF, World
 
 
 def initial_backbone(settings: TrainSettings) -> Backbone:
@@ -20,15 +22,20 @@ def initial_backbone(settings: TrainSettings) -> Backbone:
     return build_backbone(settings.backbone)
 
 
-def make_learner(settings: TrainSettings, on: torch.device) -> Learner:
-    """Student and teacher at the start of a run, with objective and optimiser."""
-    objective = OBJECTIVES[settings.objective.name](settings.objective)
+def make_learner(settings: TrainSettings, on: torch.device, world: World = BY_ITSELF) -> Learner:
+    """Student and teacher at the start of a run, with objective and optimiser: the same on all ranks."""
+    objective = OBJECTIVES[settings.objective.name](settings.objective, world)
     student = _network(initial_backbone(settings), objective)
     teacher = make_teacher(student, _network(build_backbone(settings.backbone.calm()), objective))
     for module in (student, teacher, objective):
         module.to(on)
+    if world.count > 1 and on.type == "cuda":
+        student, teacher = with_common_norm(student), with_common_norm(teacher)
     scaler = torch.amp.GradScaler(on.type) if settings.precision == "float16" else None
-    return Learner(student, teacher, objective, make_optimizer(student, on, settings.optimizer), scaler=scaler)
+    learner = Learner(student, teacher, objective, make_optimizer(student, on, settings.optimizer), scaler=scaler)
+    if world.count > 1:
+        learner.run = replicated(student)
+    return learner
 
 
 def _network(backbone: Backbone, objective: AnyObjective) -> Network:

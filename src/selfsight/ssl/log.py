@@ -12,14 +12,14 @@ from selfsight.runs import RunFolder, append_jsonl
 
 
 class MetricsLog:
-    """Each row goes to `metrics.jsonl` and, number by number, to TensorBoard."""
+    """Each row goes to `metrics.jsonl` and, number by number, to TensorBoard; of several ranks one alone `writes`."""
 
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
+    def __init__(self, folder: RunFolder, *, writes: bool = True) -> None:
+        self.folder, self.writes = folder, writes
         self._board: SummaryWriter | None = None
 
     def __enter__(self) -> MetricsLog:
-        self._board = SummaryWriter(str(self.folder.tensorboard))
+        self._board = SummaryWriter(str(self.folder.tensorboard)) if self.writes else None
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -27,7 +27,8 @@ class MetricsLog:
             self._board.close()
 
     def write(self, row: Mapping[str, Any]) -> None:
-        append_jsonl(self.folder.metrics, [row])
+        if self.writes:
+            append_jsonl(self.folder.metrics, [row])
         if self._board is not None:
             for name, value in row.items():
                 if name not in ("step", "epoch"):

@@ -26,7 +26,7 @@ class Observing:
 
     def observe(self, log: MetricsLog, loss: Loss | None, rates: Rates, batch: Fed) -> None:
         """Reading a number from a GPU waits for it, so there it is done only every `log_every` steps."""
-        self.clock.count(0 if batch.batch is None else batch.batch.size, batch.wait)
+        self.clock.count((0 if batch.batch is None else batch.batch.size) * self.learner.objective.ranks.count, batch.wait)
         step, every = self.learner.step, self.settings.log_every
         if loss is None or (self.device.type != "cpu" and step % every):
             return

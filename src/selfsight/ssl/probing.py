@@ -6,22 +6,34 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
-from selfsight.models.backbones import Backbone
 from selfsight.ssl.clock import Clock
 from selfsight.ssl.log import MetricsLog
 from selfsight.ssl.settings import TrainSettings
 from selfsight.ssl.step import Learner
 from selfsight.ssl.watcher import Watcher
+from selfsight.ssl.world import BY_ITSELF, World
 
-Probe = Callable[[Backbone], dict[str, float]]
-"""Measures the teacher's backbone: names to numbers, such as `knn_top1` and `rankme`."""
+Embed = Callable[[Tensor], Tensor]
+"""Normalised images [B, C, H, W] to the teacher's summaries [B, D]."""
+Probe = Callable[[Embed], dict[str, float]]
+"""Measures the teacher: names to numbers, such as `knn_top1` and `rankme`."""
 
 
 class Probing:
     """Probes the teacher, logs what comes out and shows it to `watcher`."""
 
-    def __init__(self, probe: Probe | None, settings: TrainSettings, learner: Learner, clock: Clock, watcher: Watcher) -> None:
+    def __init__(
+        self,
+        probe: Probe | None,
+        settings: TrainSettings,
+        learner: Learner,
+        clock: Clock,
+        watcher: Watcher,
+        world: World = BY_ITSELF,
+    ) -> None:
+        self.world = world
         self.probe, self.settings, self.learner, self.clock, self.watcher = probe, settings, learner, clock, watcher
         self._at, self._values = -1, dict[str, float]()
         self._time, self._next = time.monotonic(), self._next_step()
@@ -29,7 +41,7 @@ class Probing:
     def if_due(self, log: MetricsLog) -> None:
         # Quick epochs would spend more time on the probe than on training, so it also keeps a distance in time.
         step = self.learner.step
-        if step >= self._next and time.monotonic() - self._time >= self.clock.total_guess(step) / 40:
+        if step >= self._next and self.world.said(time.monotonic() - self._time - self.clock.total_guess(step) / 40) >= 0:
             self.measure(log)
             self._time, self._next = time.monotonic(), self._next_step()
 
@@ -37,10 +49,10 @@ class Probing:
         """The values at the present step, measured once."""
         if self.probe is None or self._at == self.learner.step:
             return self._values
-        backbone = self.learner.teacher.backbone.eval()
+        teacher = self.learner.teacher.eval()
         with torch.no_grad():
-            values = self.probe(backbone)
-        backbone.train()
+            values = self.probe(self.learner.embed)
+        teacher.train()
         row = {"step": self.learner.step, "epoch": round(self.learner.step / self.settings.steps_per_epoch, 4)}
         row |= {"elapsed_s": round(self.clock.elapsed, 2), **values}
         log.write(row)

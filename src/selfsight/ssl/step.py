@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from selfsight.device import autocast
 from selfsight.ssl.batch import Batch
 from selfsight.ssl.network import Network, update_teacher
-from selfsight.ssl.objectives.base import AnyObjective, Loss
+from selfsight.ssl.objectives.base import AnyObjective, Loss, Ranks
 from selfsight.ssl.optimizer import OptimizerSettings, clip_per_tensor, set_rates, step_if_finite
 from selfsight.ssl.schedules import constant, cosine
 
@@ -30,6 +32,15 @@ class Learner:
 
     def __post_init__(self) -> None:
         self.run = self.student
+
+    def embed(self, images: Tensor) -> Tensor:
+        """The teacher's summaries [B, D] of images [B, C, H, W]."""
+        summary: Tensor = self.teacher.backbone(images).summary
+        return summary
+
+    def collecting(self, last: bool) -> AbstractContextManager[None]:
+        """Around a part of a batch: ranks exchange gradients in the `last` one alone."""
+        return nullcontext() if last or not isinstance(self.run, DistributedDataParallel) else self.run.no_sync()
 
 
 class Rates(NamedTuple):
@@ -57,23 +68,34 @@ def rates_at(progress: float, nominal_steps: float, o: OptimizerSettings, moment
     )
 
 
-def train_step(learner: Learner, batch: Batch, rates: Rates, clip: float, precision: str = "float32", parts: int = 1) -> Loss:
+def train_step(
+    learner: Learner,
+    batch: Batch,
+    rates: Rates,
+    clip: float,
+    precision: str = "float32",
+    parts: int = 1,
+    weight: float = 1.0,
+) -> Loss:
     """Update student and teacher by one batch, which may be worked through in `parts` to save memory.
 
     The gradient is that of the whole batch but for what couples its samples: Sinkhorn centring, KoLeo, batch norm. A step whose
-    loss or gradient is not finite changes nothing but the count; its loss says so.
+    loss or gradient is not finite changes nothing but the count; its loss says so. Of several ranks each has its part of the
+    batch, whose gradients are averaged; `weight` is that of this rank's part in the average, 1 where all are of one size.
     """
     student, teacher, objective = learner.student, learner.teacher, learner.objective
     learner.optimizer.zero_grad(set_to_none=True)
     losses = []
-    for part in batch.split(parts):
-        with autocast(part.views[0].device, precision):
-            with torch.no_grad():
-                targets = objective.targets(teacher, part)
-            predictions = objective.predictions(learner.run, part)
-        loss = objective(predictions, targets, rates.progress)
-        share = part.size / batch.size
-        scaled(loss.value * share, learner.scaler).backward()  # type: ignore[no-untyped-call]
+    pieces = batch.split(parts)
+    for part in pieces:
+        with learner.collecting(last=part is pieces[-1]):
+            with autocast(part.views[0].device, precision):
+                with torch.no_grad():
+                    targets = objective.targets(teacher, part)
+                predictions = objective.predictions(learner.run, part)
+            loss = objective(predictions, targets, rates.progress)
+            share = part.size / batch.size
+            scaled(loss.value * (share * weight), learner.scaler).backward()  # type: ignore[no-untyped-call]
         losses.append((share, loss))
 
     for parameter in resting(student, rates):
@@ -81,7 +103,7 @@ def train_step(learner: Learner, batch: Batch, rates: Rates, clip: float, precis
     if learner.scaler is not None:
         learner.scaler.unscale_(learner.optimizer)
     norms = clip_per_tensor(student.parameters(), clip)
-    whole = average(losses)
+    whole = over_ranks(average(losses), weight, objective.ranks)
     set_rates(learner.optimizer, rates.learning_rate, rates.weight_decay)
     step_if_finite(learner.optimizer, learner.scaler, whole.value, norms)
     update_teacher(teacher, student, rates.momentum, buffers=not objective.teacher_looks)
@@ -107,3 +129,11 @@ def average(losses: list[tuple[float, Loss]]) -> Loss:
     value = sum((share * loss.value.detach() for share, loss in losses), torch.zeros(()))
     names = losses[0][1].diagnostics
     return Loss(value, {n: sum((share * loss.diagnostics[n] for share, loss in losses), torch.zeros(())) for n in names})
+
+
+def over_ranks(loss: Loss, weight: float, ranks: Ranks) -> Loss:
+    """The loss of the whole batch, and the mean diagnostics of its parts: the same on all ranks, so that they decide the same."""
+    if ranks.count == 1:
+        return loss
+    numbers = ranks.mean(torch.stack([loss.value * weight, *(value.to(loss.value) for value in loss.diagnostics.values())]))
+    return Loss(numbers[0], dict(zip(loss.diagnostics, numbers[1:], strict=True)))
