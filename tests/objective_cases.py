@@ -19,6 +19,7 @@ from selfsight.ssl.step import Learner, Rates, rates_at, train_step
 
 SIDE, PATCH, WIDTH, CLASSES = 32, 8, 32, 3
 HEAD = {"prototypes": 12, "hidden": 24, "bottleneck": 8}
+UNCOUPLED = {"centering": "softmax", "koleo_weight": 0.0}
 OPTIMIZER = OptimizerSettings(learning_rate=2e-3, warmup=0.0, freeze_last_layer=0.0)
 
 
@@ -69,6 +70,8 @@ CASES = {
     case.name: case
     for case in (
         Case("dino", {"head": HEAD, "koleo": 0.1}, uncoupled={"koleo": 0.0}),
+        Case("dinov2", {"head": HEAD, "patch_head": HEAD | {"prototypes": 10}}, UNCOUPLED),
+        Case("dinov3", {"head": HEAD, "gram": {"start": 0.0, "refresh_every": 1.1}}, UNCOUPLED),
         Case("supervised", {"classes": CLASSES}),
     )
 }

@@ -35,16 +35,18 @@ class Masks(NamedTuple):
 class Batch:
     """Views by size, view-major: the two global views [2B, C, S, S] first, then local ones [LB, C, s, s] if there are any.
 
-    `labels` [B] int64 stand beside objectives that use them (-1: none), `masks` beside those that hide patches.
+    `labels` [B] int64 stand beside objectives that use them (-1: none), `masks` beside those that hide patches, `detail`
+    [2B, C, T, T], the global views once more, larger and in their own colours, beside those that look closer.
     """
 
     views: list[Tensor]
     size: int
     masks: Masks | None = None
     labels: Tensor | None = None
+    detail: Tensor | None = None
 
     def tensors(self) -> list[Tensor]:
-        return [*self.views, *(self.masks or ()), *([] if self.labels is None else [self.labels])]
+        return [*self.views, *(self.masks or ()), *(x for x in (self.labels, self.detail) if x is not None)]
 
     def split(self, parts: int) -> list[Batch]:
         """The same samples in `parts` smaller batches (fewer where there are fewer samples)."""
@@ -59,4 +61,5 @@ class Batch:
 
         masks = None if self.masks is None else Masks.of(cut(self.masks.hidden).cpu()).to(self.masks.hidden.device)
         labels = None if self.labels is None else self.labels[start:stop]
-        return Batch([cut(view) for view in self.views], stop - start, masks, labels)
+        detail = None if self.detail is None else cut(self.detail)
+        return Batch([cut(view) for view in self.views], stop - start, masks, labels, detail)

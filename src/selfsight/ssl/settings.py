@@ -11,7 +11,7 @@ from selfsight.data.presets import DEFAULT_DOMAIN
 from selfsight.data.tolerance import Tolerance
 from selfsight.data.views import ViewSettings
 from selfsight.errors import ConfigError
-from selfsight.models.backbones import BackboneSettings, patch_of
+from selfsight.models.backbones import BackboneSettings, is_vit_name, patch_of
 from selfsight.ssl.objectives import OBJECTIVES, ObjectiveSettings
 from selfsight.ssl.optimizer import OptimizerSettings
 
@@ -71,6 +71,11 @@ def check(settings: TrainSettings) -> None:
     if settings.backbone.channels != settings.views.read.channels:
         raise ConfigError(
             f"backbone.channels: must be those of the images, {settings.views.read.channels}. Got {settings.backbone.channels}."
+        )
+    if settings.objective.masking is not None and not is_vit_name(settings.backbone.name):
+        raise ConfigError(
+            f"objective {settings.objective.name}: hides patches from the student, and {settings.backbone.name} has none; "
+            "take a ViT such as vit_small_patch16_224, or the recipe dino"
         )
     if (settings.epochs is None) == (settings.minutes is None):
         raise ConfigError("budget: give either epochs or minutes")

@@ -32,6 +32,7 @@ class Learner:
 
     def __post_init__(self) -> None:
         self.run = self.student
+        self.objective.begin(self.teacher)
 
     def embed(self, images: Tensor) -> Tensor:
         """The teacher's summaries [B, D] of images [B, C, H, W]."""

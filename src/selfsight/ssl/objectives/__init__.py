@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from selfsight.ssl.objectives.base import AnyObjective, Objective, ObjectiveSettings, Ranks
 from selfsight.ssl.objectives.dino import DINO
+from selfsight.ssl.objectives.dinov2 import DINOv2
+from selfsight.ssl.objectives.dinov3 import DINOv3
 from selfsight.ssl.objectives.supervised import Supervised
 
-OBJECTIVES: dict[str, type[AnyObjective]] = {"dino": DINO, "supervised": Supervised}
+OBJECTIVES: dict[str, type[AnyObjective]] = {"dino": DINO, "dinov2": DINOv2, "dinov3": DINOv3, "supervised": Supervised}
 
 __all__ = ["OBJECTIVES", "AnyObjective", "Objective", "ObjectiveSettings", "Ranks"]

@@ -79,6 +79,10 @@ class Objective(nn.Module, Generic[C, T]):
         """What student and teacher carry on a backbone of this width, under the names in `ssl.network`."""
         raise TypeError(f"{type(self).__name__} does not define heads()")
 
+    def begin(self, teacher: Network) -> None:
+        """Called once, with the teacher that the run starts from, before a saved state is loaded: make what is made of it."""
+        return
+
     def targets(self, teacher: nn.Module, batch: Batch) -> T:
         raise TypeError(f"{type(self).__name__} does not define targets()")
 
