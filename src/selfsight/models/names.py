@@ -16,6 +16,11 @@ from selfsight.models.base import BackboneSettings
 _PLAIN = re.compile(r"vit_w(\d+)_d(\d+)_p(\d+)(_conv)?")
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether a name spells a ViT by its sizes."""
+    return _PLAIN.fullmatch(name) is not None
+
+
 def is_vit_name(name: str) -> bool:
     return name.startswith(("vit", "deit", "beit", "eva"))
 

@@ -11,9 +11,11 @@ from typing import Any
 from selfsight.data.presets import domain_changes
 from selfsight.ssl.recipes.base import Derived, Facts, Recipe
 from selfsight.ssl.recipes.dino import dino
+from selfsight.ssl.recipes.dinov2 import dinov2
+from selfsight.ssl.recipes.dinov3 import dinov3
 from selfsight.ssl.recipes.supervised import supervised
 
-RECIPES: dict[str, Recipe] = {"dino": dino, "supervised": supervised}
+RECIPES: dict[str, Recipe] = {"dino": dino, "dinov2": dinov2, "dinov3": dinov3, "supervised": supervised}
 
 __all__ = ["RECIPES", "Derived", "Facts", "Recipe", "as_tree", "with_domain"]
 
