@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from selfsight.config import Settings
@@ -25,6 +25,12 @@ class MaskSettings(Settings):
     share: float = Field(0.5, ge=0, le=1)
     least: float = Field(0.1, ge=0, le=1)
     most: float = Field(0.5, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> MaskSettings:
+        if self.least > self.most:
+            raise ValueError(f"least must be at most most, got {self.least} and {self.most}")
+        return self
 
 
 def hidden_patches(settings: MaskSettings, grid: tuple[int, int], seed: int, step: int, places: np.ndarray, batch: int) -> Tensor:
