@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -68,6 +69,13 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor, hidden: Tensor | None = None, mask_token: Tensor | None = None) -> Tokens:
         """[B, C, H, W] -> tokens. Where `hidden` [B, N] is set, `mask_token` [1, D] stands in a patch's place (ViTs alone)."""
         raise TypeError("build a backbone with build_backbone()")
+
+    def views(
+        self, batches: Sequence[Tensor], hidden: Tensor | None = None, mask_token: Tensor | None = None, *, patches: bool = True
+    ) -> list[Tokens]:
+        """Batches of several sizes; patches are hidden in the first. Without `patches` a backbone may leave them out ([B, 0, D])
+        with `pooled` and registers, and compute only what `summary` needs."""
+        return [self(batch, hidden if place == 0 else None, mask_token) for place, batch in enumerate(batches)]
 
     @property
     def depth(self) -> int:

@@ -57,5 +57,5 @@ class WeightNormLinear(nn.Module):
         self.weight_v = nn.Parameter(nn.Linear(inputs, outputs, bias=False).weight.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight_v * (self.weight_g / self.weight_v.norm(dim=1, keepdim=True))
-        return F.linear(x, weight)
+        # One pass over the weight; the gradient too. In separate operations it is 5 % of a step with 65,536 prototypes.
+        return F.linear(x, torch._weight_norm(self.weight_v, self.weight_g, 0))

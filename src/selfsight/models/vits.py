@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import torch
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
-from selfsight.models.base import Backbone, Tokens, masked, refuse_masks
+from selfsight.models.base import Backbone, BackboneSettings, Tokens, masked, refuse_masks
+from selfsight.models.packed import adopt, pack, unpack
 from selfsight.models.positions import interpolate_antialiased, interpolate_published
 
 
@@ -53,6 +55,10 @@ class ViT(Transformer):
 
     net: VisionTransformer
 
+    def __init__(self, net: nn.Module, settings: BackboneSettings) -> None:
+        super().__init__(net, settings)
+        self.packs = adopt(self.net.blocks)
+
     def forward(self, images: Tensor, hidden: Tensor | None = None, mask_token: Tensor | None = None) -> Tokens:
         return self.intermediate(images, 1, hidden, mask_token)[0]
 
@@ -69,6 +75,31 @@ class ViT(Transformer):
             if index >= len(net.blocks) - count:
                 kept.append(self.named(net.norm(x), grid))
         return kept
+
+    def views(
+        self, batches: Sequence[Tensor], hidden: Tensor | None = None, mask_token: Tensor | None = None, *, patches: bool = True
+    ) -> list[Tokens]:
+        """All sizes in one pass on a GPU, which is kept busier by it; a CPU is faster with one after the other."""
+        if not self.packs:
+            return super().views(batches, hidden, mask_token, patches=patches)
+        grids = [self.grid_of(batch) for batch in batches]
+        groups = [
+            self._embedded(b, g, None if i else hidden, mask_token) for i, (b, g) in enumerate(zip(batches, grids, strict=True))
+        ]
+        whole = patches or self.net.cls_token is None
+        passes = [groups] if groups[0].is_cuda else [[group] for group in groups]
+        tokens = [each for part in passes for each in self._blocks(part, whole)]
+        if whole:
+            return [self.named(each, grid) for each, grid in zip(tokens, grids, strict=True)]
+        return [Tokens(x[:, 0], None, x[:, 1:], x[:, 0], grid) for x, grid in zip(tokens, grids, strict=True)]
+
+    def _blocks(self, groups: Sequence[Tensor], whole: bool) -> list[Tensor]:
+        """Tokens [B_i, N_i, D] through all blocks and the last norm; only their first ones, [B_i, 1, D], if not the `whole`."""
+        x, layout = pack(groups)
+        for index, block in enumerate(self.net.blocks):
+            x = block(x, layout=layout, first_alone=not whole and index == self.depth - 1)
+        x = self.net.norm(x)
+        return unpack(x, layout if whole else tuple(group._replace(tokens=1) for group in layout))
 
     def position_embedding(self, grid: tuple[int, int]) -> Tensor:
         """[1, prefix + height*width, D] for a grid of patches; as in DINOv2, networks with registers resample it antialiased."""

@@ -85,7 +85,11 @@ class DINO(Objective[DINOSettings, Seen]):
         return nn.ModuleDict({IMAGE: DINOHead(width, self.settings.head)})
 
     def targets(self, teacher: nn.Module, batch: Batch) -> Seen:
-        seen: Seen = teacher(batch.views[:1])
+        seen: Seen = teacher(batch.views[:1], patches=False)
+        return seen
+
+    def predictions(self, student: nn.Module, batch: Batch) -> Seen:
+        seen: Seen = student(batch.views, patches=False)
         return seen
 
     def forward(self, seen: Seen, targets: Seen, progress: float) -> Loss:
