@@ -1,0 +1,40 @@
+"""docs/training.md: its commands run, and its tables say what the recipes derive."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import pictures
+from selfsight.ssl.objectives import OBJECTIVES
+from selfsight.ssl.recipes import RECIPES, Facts, as_tree
+
+GUIDE = (Path(__file__).parent.parent / "docs" / "training.md").read_text(encoding="utf-8")
+COMMANDS = [line for block in re.findall(r"^```bash\n(.*?)^```", GUIDE, re.M | re.S) for line in block.splitlines() if line]
+
+
+def test_every_objective_has_a_line_that_says_when() -> None:
+    assert set(re.findall(r"^\| `(\w+)` \|", GUIDE.split("## Objectives")[1].split("| setting |")[0], re.M)) >= set(OBJECTIVES)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_its_commands_run(command: str, tmp_path: Path, environment_of: dict[str, str]) -> None:
+    pictures.folder(tmp_path / "photos", 24, labelled=False)
+    quick = command.replace("--minutes 60", "--epochs 1 --backbone vit_w32_d1_p8 --set batch_size=8")
+    done = subprocess.run(shlex.split(quick), cwd=tmp_path, env=environment_of, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def test_its_figures_are_those_of_the_recipes() -> None:
+    facts = Facts(20_000, 400, True, 8)
+    two, three = (as_tree(RECIPES[name](facts, "vit_w192_d6_p16")) for name in ("dinov2", "dinov3"))
+    for tree in (two, three):
+        assert (tree["backbone"]["registers"], tree["backbone"]["layer_scale"]) == (4, 1e-5)
+        assert (tree["optimizer"]["layer_decay"], tree["optimizer"]["patch_embed_rate"]) == (0.9, 0.2)
+    assert (three["objective"]["gram"]["start"], three["objective"]["gram"]["refresh_every"]) == (0.8, 0.05)
+    assert three["optimizer"]["schedule"] == "constant"
+    assert "drop_path" not in two["backbone"]
