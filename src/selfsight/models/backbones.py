@@ -50,7 +50,10 @@ def build_backbone(settings: BackboneSettings) -> Backbone:
     if settings.rope_rescale > 1:
         # Not every timm that has these networks takes it as an argument.
         net.rope.rescale_coords, net.rope.aug_active = settings.rope_rescale, True
-    return wrap(net, settings)
+    backbone = wrap(net, settings)
+    if settings.checkpointing and not isinstance(backbone, ViT | RotaryViT):
+        net.set_grad_checkpointing(True)
+    return backbone
 
 
 def wrap(net: nn.Module, settings: BackboneSettings) -> Backbone:

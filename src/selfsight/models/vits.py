@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from selfsight.models.base import Backbone, BackboneSettings, Tokens, masked, refuse_masks
 from selfsight.models.packed import adopt, pack, unpack
@@ -49,6 +51,13 @@ class Transformer(Backbone):
             grid=grid,
         )
 
+    def through(self, block: nn.Module, x: Tensor, **options: Any) -> Tensor:
+        """A block as a module, or called again in the backward pass where memory is to be saved."""
+        if self.settings.checkpointing and self.training and torch.is_grad_enabled():
+            out: Tensor = checkpoint(block, x, use_reentrant=False, **options)
+            return out
+        return block(x, **options)
+
 
 class ViT(Transformer):
     """timm's `VisionTransformer`, run block by block with the published position interpolation."""
@@ -71,7 +80,7 @@ class ViT(Transformer):
         x = self._embedded(images, grid, hidden, mask_token)
         kept = []
         for index, block in enumerate(net.blocks):
-            x = block(x)
+            x = self.through(block, x)
             if index >= len(net.blocks) - count:
                 kept.append(self.named(net.norm(x), grid))
         return kept
@@ -97,7 +106,7 @@ class ViT(Transformer):
         """Tokens [B_i, N_i, D] through all blocks and the last norm; only their first ones, [B_i, 1, D], if not the `whole`."""
         x, layout = pack(groups)
         for index, block in enumerate(self.net.blocks):
-            x = block(x, layout=layout, first_alone=not whole and index == self.depth - 1)
+            x = self.through(block, x, layout=layout, first_alone=not whole and index == self.depth - 1)
         x = self.net.norm(x)
         return unpack(x, layout if whole else tuple(group._replace(tokens=1) for group in layout))
 
@@ -148,7 +157,7 @@ class RotaryViT(Transformer):
         x = net.norm_pre(x)
         kept = []
         for index, block in enumerate(net.blocks):
-            x = block(x, rope=rope[index] if net.rope_mixed else rope)
+            x = self.through(block, x, rope=rope[index] if net.rope_mixed else rope)
             if index >= len(net.blocks) - count:
                 kept.append(self.named(net.norm(x), grid))
         return kept
