@@ -73,6 +73,9 @@ def train(
         str | None,
         typer.Option(help="A timm name, or vit_w192_d6_p4: width, depth, patch. Default: by image size.", show_default=False),
     ] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Start from the weights of this encoder (see Encoders).", show_default=False)
+    ] = None,
     epochs: Annotated[float | None, typer.Option(help="Train for so many epochs (100).", show_default=False)] = None,
     minutes: Annotated[float | None, typer.Option(help="Or for so many minutes.", show_default=False)] = None,
     limit: Limit = None,
@@ -100,7 +103,14 @@ def train(
         try:
             if resume:
                 other: dict[str, Any] = {"--epochs": epochs, "--minutes": minutes, "--config": config, "--set": set}
-                other |= {"--domain": domain, "--seed": seed, "--backbone": backbone, "--limit": limit, "--device": device}
+                other |= {
+                    "--domain": domain,
+                    "--seed": seed,
+                    "--backbone": backbone,
+                    "--init": init,
+                    "--limit": limit,
+                    "--device": device,
+                }
                 other |= {"--channels": channels, "--max-pixels": max_pixels}
                 for option, value in other.items():
                     if value is not None:
@@ -115,6 +125,7 @@ def train(
                     recipe=recipe,
                     domain=domain,
                     backbone=backbone,
+                    init=init,
                     epochs=epochs,
                     minutes=minutes,
                     limit=limit,

@@ -1,8 +1,8 @@
 """Run folders and atomic writes.
 
 A run folder holds `config.yaml` (complete, reloadable), `metrics.jsonl`, TensorBoard events, `checkpoint/latest.safetensors`,
-`teacher.safetensors`, `environment.json` and `bad_images.jsonl`. A file is written under a temporary name in the same folder
-and renamed, so that a reader sees the old one or the new one and never a half.
+`teacher.safetensors`, `environment.json` and `bad_images.jsonl`, and `init.safetensors` if it started from weights. A file is
+written under a temporary name in the same folder and renamed, so that a reader sees the old one or the new one and never a half.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoint = self.path / "checkpoint" / "latest.safetensors"
         self.teacher = self.path / "teacher.safetensors"
+        self.init = self.path / "init.safetensors"
         self.environment = self.path / "environment.json"
         self.bad_images = self.path / "bad_images.jsonl"
         self.tensorboard = self.path / "tensorboard"

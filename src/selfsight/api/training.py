@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from selfsight import config
 from selfsight import device as devices
 from selfsight.api.probe import make_probe
+from selfsight.api.starting import Handed, saved_start
 from selfsight.api.tolerance import tolerance
 from selfsight.api.watch import Silent, Watch
 from selfsight.data.decode import DecodeSettings
@@ -22,7 +24,7 @@ from selfsight.ssl import parallel
 from selfsight.ssl.estimate import estimate
 from selfsight.ssl.facts import look_at
 from selfsight.ssl.fit import Training
-from selfsight.ssl.recipes import RECIPES, Derived, as_tree, with_domain
+from selfsight.ssl.recipes import RECIPES, Derived, as_tree, replacing, with_domain
 from selfsight.ssl.settings import TrainSettings, check
 from selfsight.ssl.world import World
 
@@ -36,6 +38,7 @@ def train(
     recipe: str = "dino",
     domain: str | None = None,
     backbone: str | None = None,
+    init: str | None = None,
     epochs: float | None = None,
     minutes: float | None = None,
     limit: int | None = None,
@@ -53,6 +56,8 @@ def train(
 
     `data` is a source, a list of them, or a mapping of sources to weights.
 
+    `init` is an encoder whose weights the training starts from; network, sizes and normalisation follow it.
+
     Settings come, each over the one before, from the recipe for these images, from the `domain` (photos, documents, aerial,
     microscopy), which says how their views may be changed, from the file `config`, from the named arguments and from `set`
     (`["views.local_count=4"]` or a nested dictionary). More unreadable images than `max_bad` percent (5) stop the run, with
@@ -61,21 +66,26 @@ def train(
     `Interrupted` on a signal.
     """
     given: dict[str, Any] = {"epochs": epochs, "minutes": minutes, "limit": limit, "seed": seed, "device": device}
-    given["domain"] = domain
+    given |= {"domain": domain, "init": init}
     given |= {"tolerance": _tolerance(strict, max_bad), "views": _reading(channels, max_pixels)}
     folder = RunFolder(out)
     if folder.exists:
         raise InputError(f"{out}: holds a run already; go on with it by --resume, or give another --out")
+    handed = Handed()
     with parallel.joined() as world:
         watch = watch if watch is not None and world.leads else Silent()
         source = world.in_turn(lambda: open_source(data))
-        plan = world.first(lambda: plan_training(source, recipe, backbone, given, config, set, world.cores))
+        plan = world.first(lambda: plan_training(source, recipe, backbone, given, config, set, world.cores, handed))
         settings = plan[0].model_copy(update={"data": seen_from_anywhere(data)})
         parallel.check(settings, world)
         source = first(source, settings.limit)
-        watch.on_plan(settings, plan[1], estimate(settings, source, world))
+        initial = world.in_turn(lambda: handed.initial(settings.init))
+        start = None if initial is None else initial.tensors(settings)
+        watch.on_plan(settings, plan[1], estimate(settings, source, world, start))
+        for note in () if initial is None else initial.encoder.notes:
+            watch.say(f"{settings.init}: {note}")
         world.first(lambda: _begin(folder, plan[2]))
-        return _run(settings, source, folder, watch, world, resume=False)
+        return _run(settings, source, folder, watch, world, start, resume=False)
 
 
 def _begin(folder: RunFolder, bad: Sequence[BadImage]) -> None:
@@ -93,6 +103,11 @@ def resume(
         raise InputError(f"{out}: is no run to resume; expected a folder with config.yaml, as 'selfsight train' leaves it")
     settings = config.load(TrainSettings, folder.config)
     settings = settings.model_copy(update={"tolerance": settings.tolerance.model_copy(update=_tolerance(strict, max_bad) or {})})
+    if folder.teacher.is_file() and not folder.checkpoint.is_file():
+        raise InputError(
+            f"{out}: its checkpoint is gone, so it cannot go on as it was; its teacher can: "
+            f"start a new run with --init {out} and another --out"
+        )
     with parallel.joined() as world:
         parallel.check(settings, world)
         source = first(world.in_turn(lambda: open_source(settings.data)), settings.limit)
@@ -101,7 +116,9 @@ def resume(
                 f"{settings.data}: holds {len(source)} images now, {settings.images} when the run began; start a new run"
             )
         watch = watch if watch is not None and world.leads else Silent()
-        return _run(settings, source, folder, watch, world, resume=folder.checkpoint.is_file())
+        resumed = folder.checkpoint.is_file()
+        start = None if resumed else saved_start(folder, settings)
+        return _run(settings, source, folder, watch, world, start, resume=resumed)
 
 
 def plan_training(
@@ -112,6 +129,7 @@ def plan_training(
     file: str | Path | None,
     overrides: Sequence[str] | Mapping[str, Any],
     cores: int | None = None,
+    handed: Handed | None = None,
 ) -> tuple[TrainSettings, list[Derived], list[Any]]:
     """Complete settings, what the recipe derived and was not overridden, and the bad images met on the way.
 
@@ -133,13 +151,19 @@ def plan_training(
     over = {key: value for key, value in over.items() if key not in ("data", "images")}
     if isinstance(over.get("limit"), int):
         source = first(source, over["limit"])
+    initial = (handed or Handed()).initial(over.get("init"))
+    if initial is not None:
+        over = config.merge({"views": {"read": {"channels": initial.channels}}}, over) | {"init": initial.spec.absolute}
     on = devices.resolve(str(over.get("device", "auto")))
     look = look_at(source, on.type != "cpu", cores, _decode_settings(over))
     section = over.get("backbone")
     name = section.get("name") if isinstance(section, Mapping) else None
     if name is not None and not isinstance(name, str):
         raise ConfigError(f"backbone.name: expected a name. Got {name!r}.")
-    derived = with_domain(RECIPES[recipe](look.facts, name), _domain(over, named_tree, file_tree, file), look.facts.channels)
+    rows = RECIPES[recipe](look.facts, name if initial is None else initial.name)
+    if initial is not None:
+        rows = replacing(rows, initial.rows())
+    derived = with_domain(rows, _domain(over, named_tree, file_tree, file), look.facts.channels)
     tree = as_tree(derived) | {"recipe": recipe, "data": absolute(source.location), "images": len(source)}
     tree["workers"] = usual_workers(on, cores)
     # Torch's threads wait for each other in every operation: sharing a core with a worker slows all of them down.
@@ -149,6 +173,8 @@ def plan_training(
         tree["epochs"] = DEFAULT_EPOCHS
     settings = config.build(TrainSettings, tree, str(file or "settings"))
     check(settings)
+    if initial is not None:
+        derived = [initial.checked(settings), *derived]
     values = settings.model_dump(mode="json")
     return settings, [d for d in derived if _at(values, d.key) == d.value], look.bad
 
@@ -199,7 +225,15 @@ def _at(tree: Any, key: str) -> Any:
 
 
 def _run(
-    settings: TrainSettings, source: Source, folder: RunFolder, watch: Watch, world: World, *, resume: bool
+    settings: TrainSettings,
+    source: Source,
+    folder: RunFolder,
+    watch: Watch,
+    world: World,
+    start: Mapping[str, Tensor] | None,
+    *,
+    resume: bool,
 ) -> dict[str, Any]:
     probe = make_probe(source, settings.views, settings.seed, world.device(settings.device), world)
-    return Training(settings, source, folder, probe=probe, watcher=watch, resume=resume, world=world).run()
+    training = Training(settings, source, folder, probe=probe, watcher=watch, resume=resume, world=world, start=start)
+    return training.run()

@@ -1,9 +1,12 @@
-"""`runs/NAME`: the teacher that a training leaves in its run folder, or the network it started from."""
+"""`runs/NAME`: the teacher that a training leaves in its run folder, or what it started from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from selfsight import config
 from selfsight.data.views import ViewSettings
@@ -20,18 +23,22 @@ _PART = "backbone."
 
 
 def load(spec: Spec) -> Encoder:
-    """Options `weights` (teacher, or init: untrained), `size`, `pool` and those of the preprocessing."""
+    """Options `weights` (teacher, or init: what it started from), `size`, `pool` and those of the preprocessing."""
     run = RunFolder(spec.path)
     if not run.exists:
         raise WeightsError(f"{spec.text}: '{run.path}' is no run folder; expected one with config.yaml and teacher.safetensors")
-    untrained = spec.choice("weights", ("teacher", "init")) == "init"
     settings, views, seed = _configured(spec, run)
     backbone = born(spec, settings, seed)
     notes: list[str] = []
-    if untrained:
-        weights = f"untrained: what run {run.path.resolve().name} started from (seed {seed})"
+    name = run.path.resolve().name
+    if _file(spec, run) == run.teacher:
+        step, notes = _load(spec, run, run.teacher, backbone)
+        weights = f"selfsight run {name}{step}"
+    elif began := config.read_yaml(run.config).get("init"):
+        _, notes = _load(spec, run, run.init, backbone)
+        weights = f"what run {name} started from: {began}"
     else:
-        weights, notes = _load_teacher(spec, run, backbone)
+        weights = f"untrained: what run {name} started from (seed {seed})"
     size = views.global_size
     usual = Preprocess(size, views.mean, views.std, preprocess.plain_crop(size))
     prepare = architecture.preprocess_of(spec, usual)
@@ -62,21 +69,43 @@ def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return section
 
 
-def _load_teacher(spec: Spec, run: RunFolder, backbone: Backbone) -> tuple[str, list[str]]:
-    if not run.teacher.is_file():
-        raise WeightsError(
-            f"{spec.text}: '{run.path}' holds no {run.teacher.name} yet: the training has not written a checkpoint; "
-            "finish or resume it, or take ?weights=init"
-        )
-    found, metadata = checkpoint.read_safetensors(run.teacher, spec.text)
+class Carried(NamedTuple):
+    """What a run holds besides its backbone: `objective` is the name of what it was trained with, `tensors` are its heads."""
+
+    objective: str
+    tensors: dict[str, Tensor]
+
+
+def carried(spec: Spec) -> Carried:
+    """The heads under their names in the run's file; none where the run has written no weights."""
+    run = RunFolder(spec.path)
+    path = _file(spec, run)
+    found = checkpoint.read_safetensors(path, spec.text)[0] if path.is_file() else {}
+    objective = config.read_yaml(run.config).get("objective")
+    name = objective.get("name", "") if isinstance(objective, Mapping) else ""
+    return Carried(str(name), {key: tensor for key, tensor in found.items() if not key.startswith(_PART)})
+
+
+def _file(spec: Spec, run: RunFolder) -> Path:
+    return run.teacher if spec.choice("weights", ("teacher", "init")) == "teacher" else run.init
+
+
+def _load(spec: Spec, run: RunFolder, path: Path, backbone: Backbone) -> tuple[str, list[str]]:
+    """Put the file's backbone into `backbone`; returns at which step it was, and notes."""
+    if not path.is_file():
+        missing = "yet: the training has not written a checkpoint; finish or resume it, or take ?weights=init"
+        if path == run.init:
+            missing = "although it started from weights; take the encoder it names in config.yaml"
+        raise WeightsError(f"{spec.text}: '{run.path}' holds no {path.name} {missing}")
+    found, metadata = checkpoint.read_safetensors(path, spec.text)
     ours = {key: tensor for key, tensor in found.items() if key.startswith(_PART)}
-    advice = f"{run.teacher.name} and {run.config.name} are not of the same training."
+    advice = f"{path.name} and {run.config.name} are not of the same training."
     fitted = state.fit(ours, backbone.net.state_dict(), spec.text, backbone.settings.name, advice=advice)
     backbone.net.load_state_dict(fitted.tensors)
     step = f", step {metadata['step']}" if "step" in metadata else ""
     head = len(found) - len(ours)
     notes = [f"projection head set aside ({head} tensors)"] if head else []
-    return f"selfsight run {run.path.resolve().name}{step}", notes
+    return step, notes
 
 
 FAMILY = Family("runs/NAME", (*preprocess.OPTIONS, "pool", "weights"), load)

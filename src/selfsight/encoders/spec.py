@@ -61,6 +61,14 @@ class Spec:
             raise WeightsError(f"{self.text}: '{path}' {problem}; expected {expects}")
         return path
 
+    @property
+    def absolute(self) -> str:
+        """The same spec from any folder: a path of the user's is spelt out."""
+        if self.family not in (RUNS, "file", "onnx"):
+            return self.text
+        _, question, tail = self.text.partition("?")
+        return f"{self.family}/{Path(self.path).absolute()}{question}{tail}"
+
 
 class Family(NamedTuple):
     """How specs of one family look and load. `form` is its pattern: without a slash it takes no path."""

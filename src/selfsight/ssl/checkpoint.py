@@ -16,6 +16,8 @@ from torch import Tensor
 
 from selfsight.errors import WeightsError
 from selfsight.runs import write_atomic
+from selfsight.ssl.network import Network
+from selfsight.ssl.start import plain
 from selfsight.ssl.step import Learner
 
 
@@ -52,11 +54,18 @@ def restore(path: Path, learner: Learner) -> float:
 
 def save_teacher(path: Path, learner: Learner, about: dict[str, Any]) -> None:
     """`teacher.safetensors`: backbone and head of the teacher, ready to be an encoder."""
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in learner.teacher.state_dict().items()}
-    # The backbone adapter adds one level of names (`backbone.net.`) that no other program knows.
-    tensors = {key.replace("backbone.net.", "backbone.", 1): value for key, value in tensors.items()}
-    metadata = {"step": str(learner.step), "about": json.dumps(about)}
+    save_network(path, learner.teacher, {"step": str(learner.step), "about": json.dumps(about)})
+
+
+def save_network(path: Path, network: Network, metadata: dict[str, str]) -> None:
+    """Backbone and heads under plain names: `teacher.safetensors`, and `init.safetensors` of a run that started from weights."""
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in plain(network).items()}
     write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def read_network(path: Path) -> dict[str, Tensor]:
+    """The tensors that `save_network` wrote."""
+    return _read(path)[0]
 
 
 def _modules(learner: Learner) -> dict[str, torch.nn.Module]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from selfsight import device
 from selfsight.data import photometry
@@ -33,26 +35,26 @@ class Estimate(NamedTuple):
     network_seconds: float
 
 
-def estimate(settings: TrainSettings, source: Source, world: World = BY_ITSELF) -> Estimate:
+def estimate(settings: TrainSettings, source: Source, world: World = BY_ITSELF, start: Mapping[str, Tensor] | None = None) -> Estimate:
     """Time real steps on real views with networks that are then thrown away."""
     on = world.device(settings.device)
     torch.set_num_threads(world.threads(settings.threads))
-    learner = make_learner(settings, on, world)
+    learner = make_learner(settings, on, world, start)
     data_seconds, batch = _batch(settings, source, on, settings.batch_size // world.count)
     times = []
     for _ in range(_STEPS):
-        start = time.perf_counter()
+        began = time.perf_counter()
         rates = rates_at(0.5, 100, settings.optimizer, settings.teacher_momentum)
         train_step(learner, batch, rates, settings.optimizer.clip, settings.precision, settings.parts)
         device.synchronize(on)
-        times.append(time.perf_counter() - start)
+        times.append(time.perf_counter() - began)
     network = min(times[1:])
     # Workers prepare views beside the network; without any, or with too few, the longer of the two sets the pace.
     step = network + data_seconds if settings.workers == 0 else max(network, data_seconds / settings.workers)
     steps = round((settings.epochs or 0) * settings.steps_per_epoch) or max(1, int((settings.minutes or 0) * 60 / step))
     numbers = sum(p.numel() for p in learner.student.parameters())
     # Student, teacher and two moments in the checkpoint, the teacher again by itself, and a line of metrics a few steps.
-    disk = 4 * numbers * 5 + 600 * (steps // settings.log_every)
+    disk = 4 * numbers * (5 if settings.init is None else 6) + 600 * (steps // settings.log_every)
     return Estimate(step, steps, steps * step, disk, network)
 
 

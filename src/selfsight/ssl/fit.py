@@ -6,10 +6,11 @@ The weights to start from, the k-NN probe and whoever watches are passed in; thi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from selfsight import config, device, runs
 from selfsight.data.sources import BadImage, Source
@@ -47,11 +48,12 @@ class Training:
         watcher: Watcher,
         resume: bool,
         world: World = BY_ITSELF,
+        start: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.settings, self.source, self.folder, self.world = settings, source, folder, world
         self.device = world.device(settings.device)
         torch.set_num_threads(world.threads(settings.threads))
-        self.learner = make_learner(settings, self.device, world)
+        self.learner = make_learner(settings, self.device, world, start)
         elapsed = checkpoint.restore(folder.checkpoint, self.learner) if resume else 0.0
         self.clock = Clock(settings.epochs, settings.minutes, settings.steps_per_epoch, elapsed)
         where, known = source.location, source.rejected
@@ -141,6 +143,8 @@ class Training:
             raise
 
     def _describe(self) -> None:
+        if self.settings.init is not None:
+            checkpoint.save_network(self.folder.init, self.learner.student, {"init": self.settings.init})
         runs.write_text_atomic(self.folder.config, config.dump(self.settings))
         about = runs.environment() | {"device": device.describe(self.device)}
         runs.write_json_atomic(self.folder.environment, about)

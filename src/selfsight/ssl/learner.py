@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
+from torch import Tensor
 
 from selfsight import device
 from selfsight.models.backbones import Backbone, build_backbone
@@ -12,6 +15,7 @@ from selfsight.ssl.objectives.base import AnyObjective
 from selfsight.ssl.optimizer import make_optimizer
 from selfsight.ssl.replicas import replicated, with_common_norm
 from selfsight.ssl.settings import TrainSettings
+from selfsight.ssl.start import begin
 from selfsight.ssl.step import Learner
 from selfsight.ssl.world import BY_ITSELF, World
 
@@ -22,10 +26,17 @@ def initial_backbone(settings: TrainSettings) -> Backbone:
     return build_backbone(settings.backbone)
 
 
-def make_learner(settings: TrainSettings, on: torch.device, world: World = BY_ITSELF) -> Learner:
-    """Student and teacher at the start of a run, with objective and optimiser: the same on all ranks."""
+def make_learner(
+    settings: TrainSettings, on: torch.device, world: World = BY_ITSELF, start: Mapping[str, Tensor] | None = None
+) -> Learner:
+    """Student and teacher at the start of a run, with objective and optimiser: the same on all ranks.
+
+    `start` holds weights to begin with, under the names of `teacher.safetensors`.
+    """
     objective = OBJECTIVES[settings.objective.name](settings.objective, world)
     student = _network(initial_backbone(settings), objective)
+    if start is not None:
+        begin(student, start)
     teacher = make_teacher(student, _network(build_backbone(settings.backbone.calm()), objective))
     for module in (student, teacher, objective):
         module.to(on)

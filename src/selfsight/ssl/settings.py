@@ -26,6 +26,7 @@ class TrainSettings(Settings):
     """Everything that defines a training; `config.yaml` of a run is this."""
 
     recipe: str
+    init: str | None = None
     domain: str = DEFAULT_DOMAIN
     data: str | list[str] | dict[str, float]
     images: int = Field(ge=1)

@@ -17,12 +17,17 @@ from selfsight.ssl.recipes.supervised import supervised
 
 RECIPES: dict[str, Recipe] = {"dino": dino, "dinov2": dinov2, "dinov3": dinov3, "supervised": supervised}
 
-__all__ = ["RECIPES", "Derived", "Facts", "Recipe", "as_tree", "with_domain"]
+__all__ = ["RECIPES", "Derived", "Facts", "Recipe", "as_tree", "replacing", "with_domain"]
 
 
 def with_domain(rows: list[Derived], domain: str, channels: int) -> list[Derived]:
     """What a domain changes about the views, in the place of what the recipe says of them."""
     over = [Derived(f"views.{key}", value, f"domain {domain}") for key, value in domain_changes(domain, channels).items()]
+    return replacing(rows, over)
+
+
+def replacing(rows: list[Derived], over: list[Derived]) -> list[Derived]:
+    """`rows` with others in the place of those of the same keys."""
     replaced = {row.key for row in over}
     return [*(row for row in rows if row.key not in replaced), *over]
 
