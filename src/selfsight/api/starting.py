@@ -51,6 +51,11 @@ class Initial:
         return self.backbone.settings.channels
 
     @property
+    def notes(self) -> list[str]:
+        """What was assumed while loading; of a run's heads the plan speaks itself."""
+        return [] if self.spec.family == RUNS else self.encoder.notes
+
+    @property
     def size(self) -> int:
         """Side of the global views in pixels."""
         wanted = self.encoder.input_size
@@ -126,7 +131,8 @@ class Handed:
         if not isinstance(spec, str):
             raise ConfigError(f"init: expected an encoder such as efficientnet-lite0. Got {spec!r}.")
         if spec not in self._initial:
-            self._initial[spec] = Initial(spec)
+            found = Initial(spec)
+            self._initial |= {spec: found, found.spec.absolute: found}
         return self._initial[spec]
 
 

@@ -82,7 +82,7 @@ def train(
         initial = world.in_turn(lambda: handed.initial(settings.init))
         start = None if initial is None else initial.tensors(settings)
         watch.on_plan(settings, plan[1], estimate(settings, source, world, start))
-        for note in () if initial is None else initial.encoder.notes:
+        for note in () if initial is None else initial.notes:
             watch.say(f"{settings.init}: {note}")
         world.first(lambda: _begin(folder, plan[2]))
         return _run(settings, source, folder, watch, world, start, resume=False)
