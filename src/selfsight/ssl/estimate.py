@@ -35,7 +35,9 @@ class Estimate(NamedTuple):
     network_seconds: float
 
 
-def estimate(settings: TrainSettings, source: Source, world: World = BY_ITSELF, start: Mapping[str, Tensor] | None = None) -> Estimate:
+def estimate(
+    settings: TrainSettings, source: Source, world: World = BY_ITSELF, start: Mapping[str, Tensor] | None = None
+) -> Estimate:
     """Time real steps on real views with networks that are then thrown away."""
     on = world.device(settings.device)
     torch.set_num_threads(world.threads(settings.threads))
