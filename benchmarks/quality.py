@@ -44,7 +44,7 @@ from selfsight.encoders.base import TorchEncoder
 from selfsight.encoders.features import extract
 from selfsight.encoders.preprocess import Preprocess, plain_crop
 from selfsight.models.backbones import Backbone
-from selfsight.ssl.fit import initial_backbone
+from selfsight.ssl.learner import initial_backbone
 from selfsight.ssl.settings import TrainSettings
 from selfsight.synth.drawing import draw_dataset
 
