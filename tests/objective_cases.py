@@ -13,7 +13,7 @@ from selfsight.models.backbones import BackboneSettings, build_backbone
 from selfsight.ssl.batch import Batch, Masks
 from selfsight.ssl.network import Network, make_teacher
 from selfsight.ssl.objectives import OBJECTIVES
-from selfsight.ssl.objectives.base import Loss
+from selfsight.ssl.objectives.base import ALONE, Loss, Ranks
 from selfsight.ssl.optimizer import OptimizerSettings, make_optimizer
 from selfsight.ssl.step import Learner, Rates, rates_at, train_step
 
@@ -33,10 +33,10 @@ class Case:
     uncoupled: Mapping[str, Any] = field(default_factory=dict)
     may_rest: frozenset[str] = frozenset()
 
-    def learner(self, *, uncoupled: bool = False) -> Learner:
+    def learner(self, *, uncoupled: bool = False, ranks: Ranks = ALONE) -> Learner:
         torch.manual_seed(0)
         kind = OBJECTIVES[self.name]
-        objective = kind(kind.Settings(**{**self.settings, **(self.uncoupled if uncoupled else {})}))
+        objective = kind(kind.Settings(**{**self.settings, **(self.uncoupled if uncoupled else {})}), ranks)
         backbone = BackboneSettings(name=f"vit_w{WIDTH}_d2_p{PATCH}", image_size=SIDE)
         hides = objective.settings.masking is not None
         student, teacher = (Network(build_backbone(backbone), objective.heads(WIDTH), hides=hides) for _ in range(2))
