@@ -31,19 +31,29 @@ app = typer.Typer(
 _DATA = (
     "Folder of images (sub-folders are classes), Parquet, table of paths, tar shards (also s3://, https://), video or mixture."
 )
+_WHAT, _RUN, _IMAGES = "What is trained", "How long and where", "Which images"
+"""Groups of options on the help pages."""
 Data = Annotated[str, typer.Argument(help=_DATA)]
-Limit = Annotated[int | None, typer.Option(help="Use at most this many images.", show_default=False)]
+Limit = Annotated[int | None, typer.Option(help="Use at most this many images.", rich_help_panel=_IMAGES, show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that read and decode images; 0 reads in this one.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")]
-MaxBad = Annotated[float, typer.Option(help="Stop where more images than this cannot be read, in percent.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be read.", rich_help_panel=_IMAGES)]
+MaxBad = Annotated[
+    float, typer.Option(help="Stop where more images than this cannot be read, in percent.", rich_help_panel=_IMAGES)
+]
 MaxPixels = Annotated[
     int | None,
-    typer.Option(min=1, help="Refuse larger images (200 million pixels): decompression bombs.", show_default=False),
+    typer.Option(
+        min=1, help="Refuse larger images (200 million pixels): decompression bombs.", rich_help_panel=_IMAGES, show_default=False
+    ),
 ]
 Domain = Annotated[
     str | None,
-    typer.Option(help="What the images are: photos (default), documents, aerial or microscopy.", show_default=False),
+    typer.Option(
+        help="What the images are: photos (default), documents, aerial or microscopy.",
+        rich_help_panel=_IMAGES,
+        show_default=False,
+    ),
 ]
 NoImages = Annotated[bool, typer.Option("--no-images", help="Leave every picture and file name out of the report.")]
 
@@ -67,31 +77,54 @@ def _root(
 def train(
     data: Annotated[list[str] | None, typer.Argument(help=f"{_DATA} Several are mixed.", show_default=False)] = None,
     out: Annotated[Path, typer.Option(help="Run folder to make.", show_default=False)] = Path("runs/run"),
-    recipe: Annotated[str, typer.Option(help="Which recipe derives the settings.")] = "dino",
+    recipe: Annotated[str, typer.Option(help="Which recipe derives the settings.", rich_help_panel=_WHAT)] = "dino",
     domain: Domain = None,
     backbone: Annotated[
         str | None,
-        typer.Option(help="A timm name, or vit_w192_d6_p4: width, depth, patch. Default: by image size.", show_default=False),
+        typer.Option(
+            help="A timm name, or vit_w192_d6_p4: width, depth, patch. Default: by image size.",
+            rich_help_panel=_WHAT,
+            show_default=False,
+        ),
     ] = None,
     init: Annotated[
-        str | None, typer.Option(help="Start from the weights of this encoder (see Encoders).", show_default=False)
+        str | None,
+        typer.Option(help="Start from the weights of this encoder (see Encoders).", rich_help_panel=_WHAT, show_default=False),
     ] = None,
-    epochs: Annotated[float | None, typer.Option(help="Train for so many epochs (100).", show_default=False)] = None,
-    minutes: Annotated[float | None, typer.Option(help="Or for so many minutes.", show_default=False)] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Train for so many epochs (100).", rich_help_panel=_RUN, show_default=False)
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Or for so many minutes.", rich_help_panel=_RUN, show_default=False)
+    ] = None,
     limit: Limit = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of every random draw (0).", show_default=False)] = None,
-    device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:N or mps.", show_default=False)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of every random draw (0).", rich_help_panel=_RUN, show_default=False)
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto (default), cpu, cuda, cuda:N or mps.", rich_help_panel=_RUN, show_default=False)
+    ] = None,
     channels: Annotated[
         int | None,
-        typer.Option(min=1, help="Channels of the images (3): 1, or those of a multispectral TIFF.", show_default=False),
+        typer.Option(
+            min=1,
+            help="Channels of the images (3): 1, or those of a multispectral TIFF.",
+            rich_help_panel=_IMAGES,
+            show_default=False,
+        ),
     ] = None,
     strict: Strict = False,
-    max_bad: Annotated[float | None, typer.Option(help=MaxBad.__metadata__[0].help + " (5)", show_default=False)] = None,
+    max_bad: Annotated[
+        float | None, typer.Option(help=MaxBad.__metadata__[0].help + " (5)", rich_help_panel=_IMAGES, show_default=False)
+    ] = None,
     max_pixels: MaxPixels = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out from its last checkpoint.")] = False,
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings.", show_default=False)] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out from its last checkpoint.", rich_help_panel=_RUN)
+    ] = False,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings.", rich_help_panel=_WHAT, show_default=False)] = None,
     set: Annotated[
-        list[str] | None, typer.Option("--set", help="One setting, e.g. --set views.local_count=4.", show_default=False)
+        list[str] | None,
+        typer.Option("--set", help="One setting, e.g. --set views.local_count=4.", rich_help_panel=_WHAT, show_default=False),
     ] = None,
 ) -> None:
     """Train a ViT (or CNN) on unlabelled images; leaves a run folder."""
