@@ -15,9 +15,10 @@ import pictures
 from selfsight import api, config
 from selfsight.api.watch import Silent
 from selfsight.cli import main
-from selfsight.errors import Interrupted
+from selfsight.errors import ConfigError, Interrupted
 from selfsight.runs import RunFolder, read_jsonl
 from selfsight.ssl.objectives.dinov2 import PatchSettings
+from selfsight.ssl.objectives.dinov3 import DINOv3Settings
 from selfsight.ssl.recipes import RECIPES, Facts, as_tree
 from selfsight.ssl.settings import TrainSettings, check
 
@@ -98,3 +99,35 @@ def test_a_training_runs_and_one_that_stopped_goes_on_to_the_same_end(name: str,
     again = api.resume(tmp_path / "part")
     assert again["step"] == 8
     assert again["loss"] == pytest.approx(whole["loss"], rel=1e-4)
+
+
+# --- the high-resolution stage --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", [32, 400])
+def test_the_high_resolution_stage_has_larger_views_and_anchors_from_its_first_step(side: int) -> None:
+    facts = Facts(20_000, side, False, 2)
+    before, stage = settings_of("dinov3", facts), settings_of("dinov3-highres", facts)
+    assert isinstance(stage.objective, DINOv3Settings)
+    assert stage.objective.gram is not None
+    assert [stage.objective.gram.taken_by(progress) for progress in (0.0, 0.5, 1.0)] == [1, 1, 1]
+    assert stage.views.global_size == 2 * before.views.global_size
+    assert stage.views.local_size == 2 * before.views.local_size
+    assert stage.views.gram_size == 2 * stage.views.global_size
+    assert stage.backbone == before.backbone
+
+
+def test_a_training_of_the_high_resolution_stage_anchors_from_its_first_step(tmp_path: Path) -> None:
+    data = pictures.folder(tmp_path / "data", 16)
+    quick = [*QUICK, "batch_size=8", "probe_every_epochs=100", "views.local_count=1"]
+    done = api.train(data, tmp_path / "run", recipe="dinov3-highres", epochs=1, device="cpu", set=quick, backbone="vit_w32_d1_p8")
+    assert done["step"] == 2
+    rows = [row for row in read_jsonl(RunFolder(tmp_path / "run").metrics) if "dino" in row]
+    assert [row["step"] for row in rows if "gram" in row] == [1, 2]
+
+
+def test_a_size_for_the_gram_teacher_that_is_no_multiple_of_the_patch_is_refused() -> None:
+    facts = Facts(100, 32, False, 2)
+    stage = settings_of("dinov3-highres", facts)
+    with pytest.raises(ConfigError, match=r"views\.gram_size: must be a multiple of the patch, 4"):
+        check(stage.model_copy(update={"views": stage.views.model_copy(update={"gram_size": 130})}))

@@ -136,11 +136,11 @@ def test_published_views_take_a_domain_and_settings_of_their_own(broken: Path, t
         broken,
         tmp_path / "sheet.png",
         images=1,
-        recipe="dinov2",
+        recipe="dinov2-paper",
         domain="documents",
         set=["views.local_count=2", "views.flip=0.1"],
     )["views"]
-    assert (found["blur"], found["hue"], found["flip"], found["local_count"]) == ([0.0, 0.9, 0.5], 0.0, 0.1, 2)
+    assert (found["blur"], found["hue"], found["flip"], found["local_count"]) == ([1.0, 0.1, 0.5], 0.0, 0.1, 2)
     assert found["global_scale"] == [0.5, 1.0]
 
 
@@ -336,12 +336,12 @@ def test_help_lists_the_options(capsys: pytest.CaptureFixture[str]) -> None:
         (["data", "--out", "s.png", "--domain", "arial"], "no domain 'arial'. Did you mean 'aerial'?"),
         (["data", "--out", "s.png", "--recipe", "small", "--domain", "fotos"], "Did you mean 'photos'?"),
         (["data", "--out", "s.png", "--set", "views.gray=0"], "Did you mean 'grey'?"),
-        (["data", "--out", "s.png", "--recipe", "dinov2", "--set", "views.gray=0"], "Did you mean 'grey'?"),
-        (["data", "--out", "s.png", "--recipe", "dinov2", "--set", "epochs=3"], "--set epochs"),
+        (["data", "--out", "s.png", "--recipe", "dinov2-paper", "--set", "views.gray=0"], "Did you mean 'grey'?"),
+        (["data", "--out", "s.png", "--recipe", "dinov2-paper", "--set", "epochs=3"], "--set epochs"),
         (["data", "--out", "s.png", "--device", "gpu"], "expected auto, cpu, cuda"),
         (["nowhere", "--out", "s.png"], "nowhere: does not exist"),
         (["junk", "--out", "s.png"], "0.png: no known image format"),
-        (["junk", "--out", "s.png", "--recipe", "dinov2"], "none of the 3 images"),
+        (["junk", "--out", "s.png", "--recipe", "dinov2-paper"], "none of the 3 images"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
@@ -419,4 +419,4 @@ def test_a_run_remembers_its_domain(broken: Path, tmp_path: Path) -> None:
 def test_an_unreadable_source_is_an_error_of_the_data(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"junk")
     with pytest.raises(DataError, match=r"a\.png: no known image format"):
-        selfsight.views(tmp_path, tmp_path / "s.png", recipe="dinov3")
+        selfsight.views(tmp_path, tmp_path / "s.png", recipe="dinov2-paper")

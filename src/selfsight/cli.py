@@ -298,9 +298,7 @@ def demo(
 def views(
     data: Data,
     out: Annotated[Path, typer.Option(help="Picture to write, .png or .jpg.", show_default=False)],
-    recipe: Annotated[
-        str, typer.Option(help="A recipe of train, or published views: dinov2, dinov2-paper, dinov3, small.")
-    ] = "dino",
+    recipe: Annotated[str, typer.Option(help="A recipe of train, or published views: dinov2-paper, small.")] = "dino",
     domain: Domain = None,
     images: Annotated[int, typer.Option(help="How many images to show.")] = 6,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the training to show.")] = 0,

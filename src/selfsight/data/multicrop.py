@@ -20,7 +20,8 @@ _TOGETHER = 16
 
 
 class Views(NamedTuple):
-    """Views by size, view-major: globals [2n, C, S, S], then locals [Ln, C, s, s] if there are any, of the n images that decode.
+    """Views by size, view-major, of the n images that decode: globals [2n, C, S, S], locals [Ln, C, s, s] and the Gram teacher's
+    [2n, C, T, T], the last two if there are any.
 
     `draws` says what is still to be done to their pixels, or is None where they are finished; `failed` maps the place of an
     image that did not decode to the reason.
@@ -50,12 +51,15 @@ def plan_views(
     width, height = np.array([i.width for i in images]), np.array([i.height for i in images])
     uniforms = [view_uniforms(seed, epoch, samples, occurrences, view) for view in range(settings.count)]
     boxes = [crop_boxes(u, width, height, settings.scale(view)) for view, u in enumerate(uniforms)]
-    return Plan(np.stack(boxes), [draw_photometry(u, view, settings) for view, u in enumerate(uniforms)])
+    draws = [draw_photometry(u, view, settings) for view, u in enumerate(uniforms)]
+    if settings.gram_size is not None:
+        boxes, draws = [*boxes, *boxes[:2]], [*draws, *(draw.uncoloured() for draw in draws[:2])]
+    return Plan(np.stack(boxes), draws)
 
 
 def cut_views(images: Sequence[OpenedImage], plan: Plan, settings: ViewSettings) -> Views:
     """Decode and cut; the pixels are left as they are, for a device that is quicker at changing them."""
-    crops: list[list[Tensor]] = [[] for _ in range(settings.count)]
+    crops: list[list[Tensor]] = [[] for _ in range(settings.total)]
     failed: dict[int, str] = {}
     for place, image in enumerate(images):
         try:
@@ -90,13 +94,13 @@ def finish_views(images: Sequence[OpenedImage], plan: Plan, settings: ViewSettin
 
 
 def _kinds(settings: ViewSettings) -> list[range]:
-    """The global views, and the local ones if there are any."""
-    return [kind for kind in (range(2), range(2, settings.count)) if kind]
+    """The global views, the local ones if there are any, and those of the Gram teacher if there are any."""
+    return [kind for kind in (range(2), range(2, settings.count), range(settings.count, settings.total)) if kind]
 
 
 def _cut_all(image: OpenedImage, boxes: Indices, settings: ViewSettings) -> list[Tensor]:
     """Views of one image, decoded at the smallest size at which no view has fewer pixels than it needs."""
-    sizes = np.array([settings.size(view) for view in range(settings.count)])
+    sizes = np.array([settings.size(view) for view in range(settings.total)])
     sides = np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
     spare = float((sides / sizes).min())
     pixels = image.pixels(next(shrink for shrink in (8, 4, 2, 1) if shrink <= max(1.0, spare)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -33,13 +33,18 @@ _COLUMNS = _STAIN + 6
 
 
 class ViewSettings(Settings):
-    """How views are cut and coloured; the defaults are the published ones (main_dino.py)."""
+    """How views are cut and coloured; the defaults are the published ones (main_dino.py).
+
+    With a `gram_size` the global views are cut once more, the same parts turned and flipped alike, at that size and in their own
+    colours: what the Gram teacher of DINOv3 looks at.
+    """
 
     global_size: int = Field(default=224, ge=8)
     global_scale: tuple[float, float] = (0.4, 1.0)
     local_size: int = Field(default=96, ge=8)
     local_scale: tuple[float, float] = (0.05, 0.4)
     local_count: int = Field(default=8, ge=0)
+    gram_size: int | None = Field(default=None, ge=8)
     flip: float = Field(default=0.5, ge=0, le=1)
     vertical_flip: float = Field(default=0.0, ge=0, le=1)
     quarter_turns: bool = False
@@ -68,7 +73,14 @@ class ViewSettings(Settings):
     def count(self) -> int:
         return 2 + self.local_count
 
+    @property
+    def total(self) -> int:
+        """With those of the Gram teacher, which come last."""
+        return self.count if self.gram_size is None else self.count + 2
+
     def size(self, view: int) -> int:
+        if self.gram_size is not None and view >= self.count:
+            return self.gram_size
         return self.global_size if view < 2 else self.local_size
 
     def scale(self, view: int) -> tuple[float, float]:
@@ -99,6 +111,12 @@ class Photometry:
 
     def rows(self, chosen: Indices | slice) -> Photometry:
         return Photometry(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
+
+    def uncoloured(self) -> Photometry:
+        """Turned and flipped as before, and nothing else."""
+        one, none, off = np.ones_like(self.brightness), np.zeros_like(self.hue), np.zeros_like(self.grey)
+        out = replace(self, brightness=one, contrast=one, saturation=one, hue=none, sigma=none)
+        return replace(out, grey=off, solarize=off, stain=np.zeros_like(self.stain))
 
     @staticmethod
     def joined(parts: Sequence[Photometry]) -> Photometry:

@@ -69,10 +69,11 @@ class Feed:
         if not made.size:
             return None
         views = made.finished(self.device, self.settings.views)
+        detail = None if self.settings.views.gram_size is None else views.pop()
         labels = None
         if self.source.labels is not None:
             labels = torch.from_numpy(np.asarray(self.source.labels)[made.samples].astype(np.int64)).to(self.device)
-        return Batch(views, made.size, draw_masks(self.settings, views[0], step, made.places), labels)
+        return Batch(views, made.size, draw_masks(self.settings, views[0], step, made.places), labels, detail)
 
     def _ahead(self, batches: Iterator[ViewBatch], start: int) -> Iterator[tuple[ViewBatch, Batch | None]]:
         """Copy and colour the next batch on a stream of its own while the present one is trained on."""

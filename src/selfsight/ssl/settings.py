@@ -65,8 +65,10 @@ class TrainSettings(Settings):
 def check(settings: TrainSettings) -> None:
     """Settings that are each valid but do not go together."""
     patch = settings.patch_size
-    for key in ("global_size", "local_size"):
+    for key in ("global_size", "local_size", "gram_size"):
         size = getattr(settings.views, key)
+        if size is None:
+            continue
         if size % patch or size < patch:
             raise ConfigError(f"views.{key}: must be a multiple of the patch, {patch} in {settings.backbone.name}. Got {size}.")
     if settings.backbone.channels != settings.views.read.channels:

@@ -13,9 +13,16 @@ from selfsight.ssl.recipes.base import Derived, Facts, Recipe
 from selfsight.ssl.recipes.dino import dino
 from selfsight.ssl.recipes.dinov2 import dinov2
 from selfsight.ssl.recipes.dinov3 import dinov3
+from selfsight.ssl.recipes.dinov3_highres import dinov3_highres
 from selfsight.ssl.recipes.supervised import supervised
 
-RECIPES: dict[str, Recipe] = {"dino": dino, "dinov2": dinov2, "dinov3": dinov3, "supervised": supervised}
+RECIPES: dict[str, Recipe] = {
+    "dino": dino,
+    "dinov2": dinov2,
+    "dinov3": dinov3,
+    "dinov3-highres": dinov3_highres,
+    "supervised": supervised,
+}
 
 __all__ = ["RECIPES", "Derived", "Facts", "Recipe", "as_tree", "replacing", "with_domain"]
 
