@@ -176,7 +176,7 @@ def test_a_saved_gram_teacher_goes_on_and_is_not_taken_again() -> None:
     assert same(gram_of(twin), gram_of(learner))
     assert twin.objective.schedule(0.5)["gram_teachers"] == 1.0
     before = gram_of(twin)
-    twin.objective.commit(twin.teacher, 0.5)
+    twin.objective.commit(twin.teacher, 0.5, torch.tensor(True))
     assert same(gram_of(twin), before)
 
 

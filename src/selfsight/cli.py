@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -128,53 +129,57 @@ def train(
     ] = None,
 ) -> None:
     """Train a ViT (or CNN) on unlabelled images; leaves a run folder."""
-    from selfsight import api
-    from selfsight.errors import ConfigError
-    from selfsight.terminal import Terminal, resume_command, train_summary
+    from selfsight.ssl.signals import Asked, Stop
 
-    with Terminal() as terminal:
+    with Stop(always=True):
         try:
-            if resume:
-                other: dict[str, Any] = {"--epochs": epochs, "--minutes": minutes, "--config": config, "--set": set}
-                other |= {
-                    "--domain": domain,
-                    "--seed": seed,
-                    "--backbone": backbone,
-                    "--init": init,
-                    "--limit": limit,
-                    "--device": device,
-                }
-                other |= {"--channels": channels, "--max-pixels": max_pixels}
-                for option, value in other.items():
-                    if value is not None:
-                        raise ConfigError(f"{option}: a resumed run keeps the settings in its config.yaml; leave {option} out")
-                summary = api.resume(out, strict=strict or None, max_bad=max_bad, watch=terminal)
-            else:
-                if not data:
-                    raise ConfigError(f"train: give DATA. {_DATA}")
-                summary = api.train(
-                    data[0] if len(data) == 1 else data,
-                    out,
-                    recipe=recipe,
-                    domain=domain,
-                    backbone=backbone,
-                    init=init,
-                    epochs=epochs,
-                    minutes=minutes,
-                    limit=limit,
-                    seed=seed,
-                    device=device,
-                    channels=channels,
-                    strict=strict or None,
-                    max_bad=max_bad,
-                    max_pixels=max_pixels,
-                    config=config,
-                    set=set or (),
-                    watch=terminal,
-                )
-        except Interrupted as stopped:
-            terminal.say(f"{stopped}; go on with: {resume_command(data, out)}")
-            raise
+            from selfsight import api
+            from selfsight.errors import ConfigError
+            from selfsight.terminal import Terminal, train_summary
+
+            with Terminal() as terminal:
+                if resume:
+                    other: dict[str, Any] = {"--epochs": epochs, "--minutes": minutes, "--config": config, "--set": set}
+                    other |= {
+                        "--domain": domain,
+                        "--seed": seed,
+                        "--backbone": backbone,
+                        "--init": init,
+                        "--limit": limit,
+                        "--device": device,
+                    }
+                    other |= {"--channels": channels, "--max-pixels": max_pixels}
+                    for option, value in other.items():
+                        if value is not None:
+                            raise ConfigError(
+                                f"{option}: a resumed run keeps the settings in its config.yaml; leave {option} out"
+                            )
+                    summary = api.resume(out, strict=strict or None, max_bad=max_bad, watch=terminal)
+                else:
+                    if not data:
+                        raise ConfigError(f"train: give DATA. {_DATA}")
+                    summary = api.train(
+                        data[0] if len(data) == 1 else data,
+                        out,
+                        recipe=recipe,
+                        domain=domain,
+                        backbone=backbone,
+                        init=init,
+                        epochs=epochs,
+                        minutes=minutes,
+                        limit=limit,
+                        seed=seed,
+                        device=device,
+                        channels=channels,
+                        strict=strict or None,
+                        max_bad=max_bad,
+                        max_pixels=max_pixels,
+                        config=config,
+                        set=set or (),
+                        watch=terminal,
+                    )
+        except (Asked, Interrupted) as stopped:
+            raise _stopped(stopped, data, out) from None
     terminal.say(train_summary(out, summary))
 
 
@@ -342,6 +347,26 @@ def doctor() -> None:
     doctor_table(findings)
     if any(finding.level == "bad" for finding in findings):
         raise typer.Exit(1)
+
+
+def _stopped(by: BaseException, data: list[str] | None, out: Path) -> Interrupted:
+    """Says with which command an interrupted training goes on, or begins again."""
+    from selfsight.device import leads
+    from selfsight.runs import RunFolder
+    from selfsight.ssl.signals import Asked
+
+    if isinstance(by, Asked):
+        before = "" if RunFolder(out).exists else " before the first step, nothing is lost"
+        by = Interrupted(by.number, f"stopped by {by.name}{before}")
+    if not leads():
+        pass  # the first rank says it for all
+    elif RunFolder(out).exists:
+        command = ["selfsight", "train", *(data or []), "--out", str(out), "--resume"]
+        print(f"{by}; go on with: {shlex.join(command)}")
+    else:
+        print(f"{by}; start again with: {shlex.join(['selfsight', *sys.argv[1:]])}")
+    assert isinstance(by, Interrupted)
+    return by
 
 
 def main(argv: list[str] | None = None) -> NoReturn:

@@ -10,6 +10,7 @@
     ├── TrainingError         exit 1   a training that cannot go on
     │   ├── CollapseError              the teacher says the same for every image
     │   └── NonFiniteError             the loss is no number
+    ├── DiskFullError         exit 1   a file does not fit on its disk
     ├── Interrupted           exit 128 + signal (130 Ctrl-C, 143 SIGTERM), after a checkpoint was written
     └── ElsewhereError        another of the ranks that train together has failed, and said why
 """
@@ -57,6 +58,10 @@ class CollapseError(TrainingError):
 
 class NonFiniteError(TrainingError):
     """The loss is no longer a finite number."""
+
+
+class DiskFullError(SelfsightError):
+    """A file does not fit on its disk, or in the quota or the limit that is set for files."""
 
 
 class Interrupted(SelfsightError):  # noqa: N818 (no error: the user asked for it)

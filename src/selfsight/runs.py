@@ -1,45 +1,110 @@
 """Run folders and atomic writes.
 
-A run folder holds `config.yaml` (complete, reloadable), `metrics.jsonl`, TensorBoard events, `checkpoint/latest.safetensors`,
-`teacher.safetensors`, `environment.json` and `bad_images.jsonl`, and `init.safetensors` if it started from weights. A file is
-written under a temporary name in the same folder and renamed, so that a reader sees the old one or the new one and never a half.
+A run folder holds `config.yaml` (complete, reloadable), `metrics.jsonl`, TensorBoard events, the last two checkpoints
+(`checkpoint/latest.safetensors`, `checkpoint/previous.safetensors`), `teacher.safetensors`, `environment.json`, and, where there
+was reason, `init.safetensors`, `bad_images.jsonl` and `skipped.jsonl`. A file is written under a temporary name in the same
+folder and renamed, so that a reader sees the old one or the new one and never a half.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
+import re
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from selfsight.errors import InputError
+from selfsight.errors import DiskFullError, InputError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
-    """Call `write(temporary)` and rename the temporary file to `path` once its bytes are on the disk."""
+def write_atomic(path: Path, write: Callable[[Path], None], needed: int = 0, kept: Path | None = None) -> None:
+    """Call `write(temporary)` and rename the temporary file to `path` once its bytes are on the disk.
+
+    What stood at `path` before is renamed to `kept`, if given. `DiskFullError` where the `needed` bytes do not fit.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    with room_for(path, needed):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            write(temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            if kept is not None and path.is_file():
+                path.replace(kept)
+            temporary.replace(path)
+            _sync_names(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _sync_names(folder: Path) -> None:
+    """A rename is on the disk only when its folder is."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def room_for(path: Path, needed: int = 0) -> Iterator[None]:
+    """Turns a full disk, a used-up quota or a limit on the size of files into `DiskFullError`: which file, what it needs, what
+    is free."""
     try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except Exception as error:
+        found = error.errno if isinstance(error, OSError) else _number(error)
+        if found not in _FULL:
+            raise
+        wants = f"{readable(needed)} are needed, " if needed else ""
+        free = f"{readable(shutil.disk_usage(path.parent).free)} are free on this disk"
+        why = {errno.EDQUOT: "the quota is used up", errno.EFBIG: "files may not grow so large here (ulimit -f)"}
+        raise DiskFullError(
+            f"{path}: cannot be written, {why.get(found, 'the disk is full')}: {wants}{free}. "
+            "What was saved before is whole; make room and go on from there"
+        ) from None
+
+
+def _number(error: Exception) -> int | None:
+    """Libraries in Rust put the number of an operating system's error in the text."""
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    return int(told[1]) if told else None
+
+
+def readable(count: float) -> str:
+    """Bytes as a person reads them."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Temporary files of `write_atomic`, and of safetensors within it, that a killed process left in `folder`."""
+    for path in folder.glob(".*"):
+        if re.fullmatch(r"\.[\w-]+\.(safetensors|jsonl|json|yaml)\.[a-z0-9_]{8}|\.tmp[A-Za-z0-9]{6}", path.name):
+            path.unlink(missing_ok=True)
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    write_atomic(path, lambda temporary: _write_text(temporary, text))
+    write_atomic(path, lambda temporary: _write_text(temporary, text), len(text))
 
 
 def write_json_atomic(path: Path, value: Any) -> None:
@@ -51,10 +116,19 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    _drop_cut_line(path)
-    with path.open("a", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row) + "\n")
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    with room_for(path, len(text)):
+        _drop_cut_line(path)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+
+
+def rewrite_jsonl(path: Path, keep: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+    """Leave only the rows to `keep` in the file, if there is one; returns them."""
+    rows = [row for row in read_jsonl(path) if keep(row)]
+    if path.is_file():
+        write_text_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
+    return rows
 
 
 def _drop_cut_line(path: Path) -> None:
@@ -97,10 +171,12 @@ class RunFolder:
         self.config = self.path / "config.yaml"
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoint = self.path / "checkpoint" / "latest.safetensors"
+        self.previous = self.path / "checkpoint" / "previous.safetensors"
         self.teacher = self.path / "teacher.safetensors"
         self.init = self.path / "init.safetensors"
         self.environment = self.path / "environment.json"
         self.bad_images = self.path / "bad_images.jsonl"
+        self.skipped = self.path / "skipped.jsonl"
         self.tensorboard = self.path / "tensorboard"
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -167,11 +166,6 @@ def doctor_table(findings: Sequence[Finding]) -> None:
     for finding in findings:
         table.add_row(_MARK[finding.level], finding.what, finding.text)
     Console(highlight=False).print(table)
-
-
-def resume_command(data: Sequence[str] | None, out: Path) -> str:
-    """What goes on with an interrupted run."""
-    return shlex.join(["selfsight", "train", *(data or []), "--out", str(out), "--resume"])
 
 
 def _scores(results: Results) -> Table:

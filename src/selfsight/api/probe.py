@@ -21,7 +21,8 @@ _BATCH = 128
 
 
 def make_probe(source: Source, views: ViewSettings, seed: int, device: torch.device, world: World = BY_ITSELF) -> Probe:
-    """A function of the teacher's summaries that gives `rankme` and, where the source has labels, `knn_top1` in percent.
+    """A function of the teacher's summaries that gives `rankme` and, where the source has labels, `knn_top1` in percent; nothing
+    where the features are not finite.
 
     Up to 2,000 images are the bank and 500 others the queries, drawn once with the seed and kept decoded; of several ranks
     each reads and embeds its part of them. This watches a training; a comparison uses images of its own.
@@ -58,6 +59,8 @@ def make_probe(source: Source, views: ViewSettings, seed: int, device: torch.dev
 
 def score(vectors: metrics.Floats, label: metrics.Ints, query: npt.NDArray[np.bool_], classes: int) -> dict[str, float]:
     """What vectors [N, D] are worth, those of the `query` [N] bool against all others."""
+    if not np.isfinite(vectors).all():
+        return {}  # weights that overflowed; the training notices at its next step
     out = {"rankme": round(metrics.rankme(vectors[~query]), 3)}
     if classes and query.any():
         unit = metrics.normalize(vectors)

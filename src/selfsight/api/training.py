@@ -103,7 +103,8 @@ def resume(
         raise InputError(f"{out}: is no run to resume; expected a folder with config.yaml, as 'selfsight train' leaves it")
     settings = config.load(TrainSettings, folder.config)
     settings = settings.model_copy(update={"tolerance": settings.tolerance.model_copy(update=_tolerance(strict, max_bad) or {})})
-    if folder.teacher.is_file() and not folder.checkpoint.is_file():
+    resumed = folder.checkpoint.is_file() or folder.previous.is_file()
+    if folder.teacher.is_file() and not resumed:
         raise InputError(
             f"{out}: its checkpoint is gone, so it cannot go on as it was; its teacher can: "
             f"start a new run with --init {out} and another --out"
@@ -116,7 +117,6 @@ def resume(
                 f"{settings.data}: holds {len(source)} images now, {settings.images} when the run began; start a new run"
             )
         watch = watch if watch is not None and world.leads else Silent()
-        resumed = folder.checkpoint.is_file()
         start = None if resumed else saved_start(folder, settings)
         return _run(settings, source, folder, watch, world, start, resume=resumed)
 

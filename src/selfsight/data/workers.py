@@ -82,6 +82,8 @@ class Crew(Generic[Item]):
                 finally:
                     # Without this the workers live on for as long as someone holds the traceback of an error.
                     getattr(source, "_shutdown_workers", _nothing)()
+                    for worker in getattr(source, "_workers", ()):
+                        worker.kill()  # one that hangs in an image ignores a SIGTERM
 
     def _loader(self, numbers: range) -> DataLoader[Item]:
         self.work.held = _nobody(max(1, self.workers))
@@ -139,13 +141,15 @@ class Crew(Generic[Item]):
 
 
 class _Start:
-    """What a worker does first. Ctrl-C reaches the whole process group; the main process alone decides what to do about it."""
+    """What a worker does first. Ctrl-C, and often a SIGTERM, reaches the whole process group; the main process alone decides what
+    to do about it. A worker that died of it would leave an image out of a batch that is still trained on."""
 
     def __init__(self, held: Tensor) -> None:
         self.held = held
 
     def __call__(self, worker: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         torch.set_num_threads(1)
         self.held[worker, _PID] = os.getpid()
 

@@ -1,11 +1,15 @@
 """The state of a training in one safetensors file, so that a rename replaces it whole.
 
-Tensors are `student.*`, `teacher.*`, `objective.*` and `optimizer.<index>.<name>`; counters stand in the metadata. No pickle.
+Tensors are `student.*`, `teacher.*`, `objective.*` and `optimizer.<index>.<name>`; counters and a checksum of
+all of it stand in the metadata. No pickle.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +22,35 @@ from selfsight.errors import WeightsError
 from selfsight.runs import write_atomic
 from selfsight.ssl.network import Network
 from selfsight.ssl.start import plain
-from selfsight.ssl.step import Learner
+from selfsight.ssl.step import Learner, Setbacks
+
+_CHECKSUM = "checksum"
 
 
-def save(path: Path, learner: Learner, elapsed: float) -> None:
-    """Write everything that `restore` needs; `elapsed` is the seconds trained so far."""
+class DamagedError(WeightsError):
+    """A file that is no whole checkpoint."""
+
+
+def save(path: Path, learner: Learner, elapsed: float, previous: Path | None = None) -> None:
+    """Write everything that `restore` needs; `elapsed` is the seconds trained so far. What was at `path` goes to `previous`."""
     tensors: dict[str, Tensor] = {}
     for name, module in _modules(learner).items():
         tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
     for index, state in learner.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    metadata = {"step": str(learner.step), "elapsed": repr(elapsed)}
-    write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata))
+    metadata = {"step": str(learner.step), "elapsed": repr(elapsed), "setbacks": json.dumps(asdict(learner.setbacks))}
+    if learner.scaler is not None:
+        metadata["scaler"] = json.dumps(learner.scaler.state_dict())
+    metadata[_CHECKSUM] = str(checksum(tensors, metadata))
+    write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata), _bytes(tensors), previous)
 
 
 def restore(path: Path, learner: Learner) -> float:
-    """Put a saved state into `learner`; returns the seconds trained so far. Any missing or unexpected key is an error."""
+    """Put a saved state into `learner`; returns the seconds trained so far.
+
+    `DamagedError`, with `learner` left as it was, where the file is not whole; any missing or unexpected key is a `WeightsError`.
+    """
     tensors, metadata = _read(path)
     for name, module in _modules(learner).items():
         part = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
@@ -48,8 +64,20 @@ def restore(path: Path, learner: Learner) -> float:
             _, index, name = key.split(".", 2)
             state.setdefault(int(index), {})[name] = value
     learner.optimizer.load_state_dict({"state": state, "param_groups": learner.optimizer.state_dict()["param_groups"]})
+    if learner.scaler is not None and "scaler" in metadata:
+        learner.scaler.load_state_dict(json.loads(metadata["scaler"]))
+    learner.setbacks = Setbacks(**json.loads(metadata["setbacks"]))
     learner.step = int(metadata["step"])
     return float(metadata["elapsed"])
+
+
+def step_of(path: Path) -> int:
+    """The step of a checkpoint, without reading its tensors."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return int((file.metadata() or {}).get("step", -1))
+    except (OSError, SafetensorError) as error:
+        raise DamagedError(f"{path}: is no readable checkpoint ({error})") from None
 
 
 def save_teacher(path: Path, learner: Learner, about: dict[str, Any]) -> None:
@@ -60,22 +88,41 @@ def save_teacher(path: Path, learner: Learner, about: dict[str, Any]) -> None:
 def save_network(path: Path, network: Network, metadata: dict[str, str]) -> None:
     """Backbone and heads under plain names: `teacher.safetensors`, and `init.safetensors` of a run that started from weights."""
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in plain(network).items()}
-    write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata))
+    write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata), _bytes(tensors))
+
+
+def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> int:
+    """CRC-32 over names, types, shapes and bytes of tensors on the CPU and over the metadata: it finds what a disk or a copy did
+    to a file, at a gigabyte a second or so."""
+    words = {key: value for key, value in metadata.items() if key != _CHECKSUM}
+    shapes = {name: (str(tensor.dtype), tuple(tensor.shape)) for name, tensor in sorted(tensors.items())}
+    found = zlib.crc32(json.dumps([words, shapes], sort_keys=True).encode())
+    for _, tensor in sorted(tensors.items()):
+        found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, found)
+    return found
+
+
+def _bytes(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def read_network(path: Path) -> dict[str, Tensor]:
     """The tensors that `save_network` wrote."""
-    return _read(path)[0]
+    return _read(path, summed=False)[0]
 
 
 def _modules(learner: Learner) -> dict[str, torch.nn.Module]:
     return {"student": learner.student, "teacher": learner.teacher, "objective": learner.objective}
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read(path: Path, *, summed: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: is no readable checkpoint ({error}); expected one that a training has saved") from None
+        if isinstance(error, PermissionError):
+            raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
+        raise DamagedError(f"{path}: is no readable checkpoint ({error})") from None
+    if summed and metadata.get(_CHECKSUM) != str(checksum(tensors, metadata)):
+        raise DamagedError(f"{path}: is no readable checkpoint (its content does not have the checksum that it was written with)")
+    return tensors, metadata

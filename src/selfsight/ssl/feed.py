@@ -23,11 +23,13 @@ _MUCH = 0.1
 
 
 class Fed(NamedTuple):
-    """A batch on the device (None where not one image could be read), what could not be read, and the seconds waited for it."""
+    """A batch on the device (None where not one image could be read), what could not be read, the seconds waited for it, and
+    which samples [B] are in it."""
 
     batch: Batch | None
     bad: list[BadImage]
     wait: float
+    samples: Indices
 
 
 class Feed:
@@ -54,7 +56,7 @@ class Feed:
         for made, batch in items:
             now = time.perf_counter()
             waited, count = waited + now - before, count + 1
-            yield Fed(batch, made.bad, now - before)
+            yield Fed(batch, made.bad, now - before, made.samples)
             before = time.perf_counter()
             if count == _LOOK_EVERY:
                 if self.device.type != "cpu":

@@ -5,7 +5,6 @@ The weights to start from, the k-NN probe and whoever watches are passed in; thi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,10 +23,12 @@ from selfsight.ssl.log import MetricsLog
 from selfsight.ssl.objectives.base import Loss
 from selfsight.ssl.observing import Observing
 from selfsight.ssl.probing import Probe, Probing
-from selfsight.ssl.saving import Saving
+from selfsight.ssl.rollback import rewind, roll_back
+from selfsight.ssl.saving import Saving, restore_newest
 from selfsight.ssl.settings import TrainSettings
-from selfsight.ssl.signals import Stop
-from selfsight.ssl.step import Rates, rates_at, train_step
+from selfsight.ssl.signals import Asked, Stop
+from selfsight.ssl.skips import Diverged, Skips
+from selfsight.ssl.step import Learner, Rates, rates_at, train_step
 from selfsight.ssl.watcher import Watcher
 from selfsight.ssl.world import BY_ITSELF, World
 
@@ -50,57 +51,99 @@ class Training:
         world: World = BY_ITSELF,
         start: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.settings, self.source, self.folder, self.world = settings, source, folder, world
+        self.settings, self.source, self.folder, self.world, self.start = settings, source, folder, world, start
         self.device = world.device(settings.device)
         torch.set_num_threads(world.threads(settings.threads))
-        self.learner = make_learner(settings, self.device, world, start)
-        elapsed = checkpoint.restore(folder.checkpoint, self.learner) if resume else 0.0
+        self.say = watcher.say
+        self.learner = self._fresh()
+        for place in (folder.path, folder.checkpoint.parent) if world.leads else ():
+            runs.remove_leftovers(place)
+        restored = restore_newest(folder, self.learner, watcher.say) if resume else None
+        elapsed = 0.0 if restored is None else restored.elapsed
         self.clock = Clock(settings.epochs, settings.minutes, settings.steps_per_epoch, elapsed)
         where, known = source.location, source.rejected
         self.bad = BadImages(folder.bad_images, settings.tolerance, len(source), where, known, writes=world.leads)
-        self.observing = Observing(settings, self.learner, self.clock, self.device, watcher)
-        self.observing.last_loss = self._rewind_log(resume)
+        self.skips = Skips(folder, source, self.learner, settings.steps_per_epoch, writes=world.leads)
+        self.observing = Observing(settings, self.learner, self.clock, self.device, watcher, self.skips)
         self.probing = Probing(probe, settings, self.learner, self.clock, watcher, world)
         about = {"data": source.location, "recipe": settings.recipe}
-        self.saving = Saving(folder, self.learner, self.clock, settings.save_every_minutes, about, world)
+        self.saving = Saving(folder, self.learner, self.clock, settings.save_every_minutes, about, restored, world)
         world.wait()  # all have read the folder before the first rank writes to it
+        self.observing.last_loss = self._rewind(self.learner.step if resume else -1)
 
-    def _rewind_log(self, resume: bool) -> float:
-        """The last loss logged. Rows past the checkpoint, or of a try that never reached one, would be logged twice."""
-        kept = [row for row in runs.read_jsonl(self.folder.metrics) if row["step"] <= self.learner.step] if resume else []
-        if self.folder.metrics.is_file() and self.world.leads:
-            runs.write_text_atomic(self.folder.metrics, "".join(json.dumps(row) + "\n" for row in kept))
-        return next((row["loss"] for row in reversed(kept) if "loss" in row), float("nan"))
+    def _fresh(self) -> Learner:
+        """The state before the first step."""
+        return make_learner(self.settings, self.device, self.world, self.start)
+
+    def _rewind(self, step: int) -> float:
+        """The last loss logged; rows past `step` would be logged twice."""
+        return self.world.first(lambda: rewind(self.folder, step, self.learner.setbacks.rollbacks))
 
     def run(self) -> dict[str, Any]:
         """Train to the end of the budget; returns a summary. `Interrupted`, `CollapseError` and `NonFiniteError` end it early."""
         if not self.folder.exists and self.world.leads:
             self._describe()
-        with Stop() as stop, MetricsLog(self.folder, writes=self.world.leads) as log:
+        with (
+            Stop(alone=self.world.count == 1) as stop,
+            MetricsLog(self.folder, self.learner.step, writes=self.world.leads) as log,
+        ):
             self.clock.start()
-            if self.learner.step == 0:
-                self.probing.measure(log)
-            for batch in () if self.world.said(self.clock.finished(self.learner.step)) else self._batches():
-                loss, rates = self._step(batch)
-                self.observing.observe(log, loss, rates, batch)
-                finished = self.clock.finished(self.learner.step)
-                signal, over = self.world.highest(stop.signal or 0, finished and self.world.leads)
-                if signal:
-                    self.saving.save()
-                    raise Interrupted.by(int(signal), self.learner.step)
-                self.saving.if_due()
-                self.probing.if_due(log)
-                if over:
-                    break
-            final = self.probing.measure(log)
-        self.saving.save()
+            try:
+                if self.learner.step == 0:
+                    self.probing.measure(log, stop)
+                while not self.world.said(self.clock.finished(self.learner.step)):
+                    try:
+                        self._go_on(log, stop)
+                    except Diverged as diverged:
+                        self._roll_back(log, diverged)
+                final = self.probing.measure(log, stop)
+            except Asked as asked:
+                raise self._interrupted(asked) from None
+            self.saving.save()
         return {
             "step": self.learner.step,
             "elapsed_s": self.clock.elapsed,
             "loss": self.observing.last_loss,
             "bad_images": len(self.bad),
+            "skipped_steps": self.learner.setbacks.skipped,
             **final,
         }
+
+    def _go_on(self, log: MetricsLog, stop: Stop) -> None:
+        """Train to the end of the budget."""
+        for batch in stop.waiting(self._batches()):
+            loss, rates = self._step(batch)
+            self.observing.observe(log, loss, rates, batch)
+            finished = self.clock.finished(self.learner.step)
+            signal, over = self.world.highest(stop.signal or 0, finished and self.world.leads)
+            due = self.saving.due()
+            if signal or due:
+                self.skips.read(log)  # what is not yet read belongs into the checkpoint
+            if signal:
+                raise Asked(int(signal))
+            # Weights that the last step could not use may be what is wrong with it: they take no good checkpoint's place.
+            if due and not self.learner.setbacks.in_a_row:
+                self.saving.save()
+            self.probing.if_due(log, stop)
+            if over:
+                break
+        self.skips.read(log)
+
+    def _interrupted(self, asked: Asked) -> Interrupted:
+        if self.learner.step == 0:
+            return Interrupted(asked.number, f"stopped by {asked.name} before the first step, nothing is lost")
+        self.saving.save()
+        return Interrupted(asked.number, f"stopped by {asked.name} at step {self.learner.step}; a checkpoint is written")
+
+    def _roll_back(self, log: MetricsLog, diverged: Diverged) -> None:
+        said = roll_back(self.folder, self.learner, diverged, self._fresh, self.settings.optimizer.learning_rate)
+        self.world.wait()  # all have read the checkpoint before it is written anew
+        self.skips.forget()
+        self.observing.last_loss = self._rewind(self.learner.step)
+        log.restart(self.learner.step)
+        if self.learner.step:
+            self.saving.save(anew=True)
+        self.say(said)
 
     def _batches(self) -> Iterator[Fed]:
         stop = self.clock.total_steps or self.learner.step + 10**9
@@ -112,6 +155,7 @@ class Training:
         now = self.clock.progress(learner.step) if self.world.leads else 0.0
         progress, missing = self.world.highest(now, len(batch.bad))
         rates = rates_at(progress, self.clock.nominal_steps, s.optimizer, s.teacher_momentum, s.final_teacher_momentum)
+        rates = rates._replace(learning_rate=rates.learning_rate * learner.setbacks.rate_factor)
         told = self.world.collect((own, batch.bad)) if missing else [(own, batch.bad)] * self.world.count
         sizes = [size for size, _ in told]
         self._list([image for _, bad in told for image in bad])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Mapping
 
-from selfsight.errors import CollapseError, NonFiniteError
+from selfsight.errors import CollapseError
 
 UNIFORM = 0.995
 """Mean teacher entropy, as a share of ln K, above which the teacher says nothing about any image."""
@@ -43,12 +42,3 @@ class CollapseWatch:
                 "observations. Likely cause: the centre does not follow. Lower objective.center_momentum (say to 0.9), or raise "
                 "objective.teacher_temperature: start again with --set and another --out"
             )
-
-
-def check_finite(step: int, loss: float, learning_rate: float) -> None:
-    """`NonFiniteError` where the loss is NaN or infinite."""
-    if not math.isfinite(loss):
-        raise NonFiniteError(
-            f"step {step}: the loss is {loss}. Likely cause: steps too large (learning rate {learning_rate:.2g} now). Lower "
-            "optimizer.learning_rate (say to a quarter) or optimizer.clip in the run's config.yaml and go on with --resume"
-        )

@@ -54,6 +54,12 @@ class Network(nn.Module):
             hidden_logits = head(tokens[0].patches.flatten(0, 1).index_select(0, masks.places))
         return Seen(summaries, self.heads[IMAGE](summaries), tokens[0].patches, tokens[0].grid, hidden_logits)
 
+    def statistics(self) -> Iterator[Tensor]:
+        """What batch norm changes by looking at a batch."""
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._NormBase):
+                yield from module.buffers(recurse=False)
+
     def last_layers(self) -> Iterator[nn.Parameter]:
         """The prototypes of all heads."""
         for head in self.heads.values():
@@ -68,13 +74,27 @@ def make_teacher(student: Network, teacher: Network) -> Network:
 
 
 @torch.no_grad()
-def update_teacher(teacher: Network, student: Network, momentum: float, *, buffers: bool = False) -> None:
-    """teacher <- momentum * teacher + (1 - momentum) * student.
+def update_teacher(
+    teacher: Network, student: Network, momentum: float, *, buffers: bool = False, finite: Tensor | None = None
+) -> None:
+    """teacher <- momentum * teacher + (1 - momentum) * student; unchanged where `finite` (0-d bool) is False.
 
     Parameters only, as published: a teacher that looks at the views has batch-norm statistics of its own. Where it does not look,
     `buffers` hands it those of the student.
     """
-    torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - momentum)
+    ours, theirs = list[Tensor](teacher.parameters()), list[Tensor](student.parameters())
+    if finite is None or finite.device.type == "cpu":
+        if finite is None or bool(finite):
+            torch._foreach_lerp_(ours, theirs, 1 - momentum)
+    else:  # asking it would wait for the device
+        _lerp_by(ours, theirs, finite * (1 - momentum))
     if buffers:
-        for ours, theirs in zip(teacher.buffers(), student.buffers(), strict=True):
-            ours.copy_(theirs)
+        for our, their in zip(teacher.buffers(), student.buffers(), strict=True):
+            our.copy_(their)
+
+
+def _lerp_by(ours: list[Tensor], theirs: list[Tensor], weight: Tensor) -> None:
+    """ours <- ours + weight * (theirs - ours) with a weight (0-d) that only the device knows."""
+    moves = list(torch._foreach_sub(theirs, ours))
+    torch._foreach_mul_(moves, weight)
+    torch._foreach_add_(ours, moves)

@@ -8,10 +8,11 @@ import torch
 
 from selfsight.ssl.clock import Clock
 from selfsight.ssl.feed import Fed
-from selfsight.ssl.health import CollapseWatch, check_finite
+from selfsight.ssl.health import CollapseWatch
 from selfsight.ssl.log import MetricsLog
 from selfsight.ssl.objectives.base import Loss
 from selfsight.ssl.settings import TrainSettings
+from selfsight.ssl.skips import Skips
 from selfsight.ssl.step import Learner, Rates
 from selfsight.ssl.watcher import Watcher
 
@@ -19,19 +20,27 @@ from selfsight.ssl.watcher import Watcher
 class Observing:
     """Reads losses and diagnostics, logs them, shows them to `watcher`, and ends a training that is lost."""
 
-    def __init__(self, settings: TrainSettings, learner: Learner, clock: Clock, on: torch.device, watcher: Watcher) -> None:
+    def __init__(
+        self, settings: TrainSettings, learner: Learner, clock: Clock, on: torch.device, watcher: Watcher, skips: Skips
+    ) -> None:
         self.settings, self.learner, self.clock, self.device, self.watcher = settings, learner, clock, on, watcher
+        self.skips = skips
         self.collapse = CollapseWatch(window(settings, on))
         self.last_loss = float("nan")
 
     def observe(self, log: MetricsLog, loss: Loss | None, rates: Rates, batch: Fed) -> None:
-        """Reading a number from a GPU waits for it, so there it is done only every `log_every` steps."""
+        """Reading a number from a GPU waits for it, so there it is done only every `log_every` steps.
+
+        `Diverged` and `CollapseError` end the training, or lead it back.
+        """
         self.clock.count((0 if batch.batch is None else batch.batch.size) * self.learner.objective.ranks.count, batch.wait)
         step, every = self.learner.step, self.settings.log_every
-        if loss is None or (self.device.type != "cpu" and step % every):
+        if loss is None:
+            return
+        self.skips.note(loss, batch.samples)
+        if (self.device.type != "cpu" and step % every) or not self.skips.read(log):
             return
         self.last_loss = float(loss.value)
-        check_finite(step, self.last_loss, rates.learning_rate)
         diagnostics = {name: float(value) for name, value in loss.diagnostics.items()}
         self.collapse.observe(step, diagnostics)
         row = self._row(step, diagnostics, rates)
@@ -51,6 +60,8 @@ class Observing:
             "lr": rates.learning_rate,
             "weight_decay": rates.weight_decay,
             "momentum": rates.momentum,
+            "rate_factor": self.learner.setbacks.rate_factor,
+            "skipped": self.learner.setbacks.skipped,
             **self.learner.objective.schedule(rates.progress),
             "images_per_second": round(self.clock.images_per_second, 2),
             "wait_share": round(self.clock.wait_share, 4),

@@ -89,15 +89,17 @@ def set_rates(optimizer: torch.optim.Optimizer, learning_rate: float, weight_dec
             group["weight_decay"] = weight_decay
 
 
-def step_if_finite(
-    optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None, loss: Tensor, norms: list[Tensor]
-) -> None:
-    """The optimiser's step, unless the loss or a gradient is not finite. Decided on the device, so that nothing waits."""
+def all_finite(loss: Tensor, norms: list[Tensor]) -> Tensor:
+    """Whether the loss and the norms of all gradients are finite; 0-d bool on the device, so that nothing waits."""
+    return torch.isfinite(torch.stack([loss, *(norm.to(loss) for norm in norms)])).all()
+
+
+def step_if(finite: Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None) -> None:
+    """The optimiser's step where `finite`. Decided on the device, so that nothing waits."""
     if scaler is not None:  # it has looked at the gradients itself
         scaler.step(optimizer)
         scaler.update()
         return
-    finite = torch.isfinite(torch.stack([loss, *(norm.to(loss) for norm in norms)])).all()
     if optimizer.defaults["fused"]:
         # Fused optimisers leave everything as it is where this is 1; GradScaler tells it so in the same way.
         optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ from torch import Tensor
 from selfsight.ssl.clock import Clock
 from selfsight.ssl.log import MetricsLog
 from selfsight.ssl.settings import TrainSettings
+from selfsight.ssl.signals import Stop
 from selfsight.ssl.step import Learner
 from selfsight.ssl.watcher import Watcher
 from selfsight.ssl.world import BY_ITSELF, World
@@ -38,21 +39,25 @@ class Probing:
         self._at, self._values = -1, dict[str, float]()
         self._time, self._next = time.monotonic(), self._next_step()
 
-    def if_due(self, log: MetricsLog) -> None:
+    def if_due(self, log: MetricsLog, stop: Stop) -> None:
         # Quick epochs would spend more time on the probe than on training, so it also keeps a distance in time.
         step = self.learner.step
         if step >= self._next and self.world.said(time.monotonic() - self._time - self.clock.total_guess(step) / 40) >= 0:
-            self.measure(log)
+            self.measure(log, stop)
             self._time, self._next = time.monotonic(), self._next_step()
 
-    def measure(self, log: MetricsLog) -> dict[str, float]:
-        """The values at the present step, measured once."""
+    def measure(self, log: MetricsLog, stop: Stop) -> dict[str, float]:
+        """The values at the present step, measured once. It changes nothing, so a signal need not wait for its end."""
         if self.probe is None or self._at == self.learner.step:
             return self._values
         teacher = self.learner.teacher.eval()
-        with torch.no_grad():
-            values = self.probe(self.learner.embed)
-        teacher.train()
+        try:
+            with torch.no_grad(), stop.at_once():
+                values = self.probe(self.learner.embed)
+        finally:
+            teacher.train()
+        if not values:
+            return {}
         row = {"step": self.learner.step, "epoch": round(self.learner.step / self.settings.steps_per_epoch, 4)}
         row |= {"elapsed_s": round(self.clock.elapsed, 2), **values}
         log.write(row)

@@ -14,8 +14,19 @@ from selfsight.device import autocast
 from selfsight.ssl.batch import Batch
 from selfsight.ssl.network import Network, update_teacher
 from selfsight.ssl.objectives.base import AnyObjective, Loss, Ranks
-from selfsight.ssl.optimizer import OptimizerSettings, clip_per_tensor, set_rates, step_if_finite
+from selfsight.ssl.optimizer import OptimizerSettings, all_finite, clip_per_tensor, set_rates, step_if
 from selfsight.ssl.schedules import constant, cosine
+
+
+@dataclass
+class Setbacks:
+    """Steps that were skipped because their loss or gradient was not finite: how many in all, how many just now in a row, how
+    often that led back to a checkpoint, and by what it has multiplied the learning rate."""
+
+    skipped: int = 0
+    in_a_row: int = 0
+    rollbacks: int = 0
+    rate_factor: float = 1.0
 
 
 @dataclass
@@ -28,6 +39,7 @@ class Learner:
     optimizer: torch.optim.Optimizer
     step: int = 0
     scaler: torch.amp.GradScaler | None = None
+    setbacks: Setbacks = field(default_factory=Setbacks)
     run: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
@@ -81,10 +93,12 @@ def train_step(
     """Update student and teacher by one batch, which may be worked through in `parts` to save memory.
 
     The gradient is that of the whole batch but for what couples its samples: Sinkhorn centring, KoLeo, batch norm. A step whose
-    loss or gradient is not finite changes nothing but the count; its loss says so. Of several ranks each has its part of the
-    batch, whose gradients are averaged; `weight` is that of this rank's part in the average, 1 where all are of one size.
+    loss or gradient is not finite changes nothing but the count: not the optimiser, the teacher, the objective's state or the
+    statistics of batch norm. That is decided on the device; the `finite` of the loss says so. Of several ranks each has its part
+    of the batch, whose gradients are averaged; `weight` is that of this rank's part in the average, 1 where all are of one size.
     """
     student, teacher, objective = learner.student, learner.teacher, learner.objective
+    statistics = [(buffer, buffer.clone()) for network in (student, teacher) for buffer in network.statistics()]
     learner.optimizer.zero_grad(set_to_none=True)
     losses = []
     pieces = batch.split(parts)
@@ -106,11 +120,14 @@ def train_step(
     norms = clip_per_tensor(student.parameters(), clip)
     whole = over_ranks(average(losses), weight, objective.ranks)
     set_rates(learner.optimizer, rates.learning_rate, rates.weight_decay)
-    step_if_finite(learner.optimizer, learner.scaler, whole.value, norms)
-    update_teacher(teacher, student, rates.momentum, buffers=not objective.teacher_looks)
-    objective.commit(teacher, rates.progress)
+    finite = objective.ranks.sum((~all_finite(whole.value, norms)).float()) == 0
+    step_if(finite, learner.optimizer, learner.scaler)
+    update_teacher(teacher, student, rates.momentum, buffers=not objective.teacher_looks, finite=finite)
+    objective.commit(teacher, rates.progress, finite)
+    for buffer, before in statistics:
+        buffer.copy_(torch.where(finite, buffer, before))
     learner.step += 1
-    return whole
+    return whole._replace(finite=finite)
 
 
 def resting(student: Network, rates: Rates) -> list[nn.Parameter]:

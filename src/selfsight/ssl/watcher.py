@@ -9,6 +9,8 @@ from typing import Any, Protocol
 class Watcher(Protocol):
     """The command line's progress bar, or nobody."""
 
+    def say(self, text: str) -> None: ...
+
     def on_step(self, row: Mapping[str, Any], progress: float) -> None: ...
 
     def on_probe(self, row: Mapping[str, Any]) -> None: ...
@@ -16,6 +18,9 @@ class Watcher(Protocol):
 
 class Nobody:
     """Looks at nothing."""
+
+    def say(self, text: str) -> None:
+        return
 
     def on_step(self, row: Mapping[str, Any], progress: float) -> None:
         return

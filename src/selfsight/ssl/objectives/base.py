@@ -54,6 +54,8 @@ class Loss(NamedTuple):
 
     value: Tensor
     diagnostics: dict[str, Tensor]
+    finite: Tensor | None = None
+    """Of a step: whether it was made (0-d bool, on the device)."""
 
 
 class Objective(nn.Module, Generic[C, T]):
@@ -95,8 +97,9 @@ class Objective(nn.Module, Generic[C, T]):
         raise TypeError(f"{type(self).__name__} does not define forward()")
 
     @torch.no_grad()
-    def commit(self, teacher: Network, progress: float) -> None:
-        """The step is made, the teacher updated: take the new state."""
+    def commit(self, teacher: Network, progress: float, finite: Tensor) -> None:
+        """The step is made, the teacher updated: take the new state. Where `finite` (0-d bool on the device) is False the step
+        was skipped: nothing may change, and what was noted of the batch is forgotten."""
         return
 
     def schedule(self, progress: float) -> dict[str, float]:

@@ -34,8 +34,11 @@ class Center(nn.Module):
         self._noted.append((logits.sum(dim=0, keepdim=True), len(logits)))
 
     @torch.no_grad()
-    def commit(self) -> None:
-        """Ranks may have noted different numbers of rows, or none: the mean is that over all rows of all ranks."""
+    def commit(self, finite: Tensor | None = None) -> None:
+        """Take in what was noted, or forget it where `finite` (0-d bool) is False.
+
+        Ranks may have noted different numbers of rows, or none: the mean is that over all rows of all ranks.
+        """
         if not self._noted:
             return
         rows = self.value.new_tensor([[float(sum(count for _, count in self._noted))]])
@@ -43,5 +46,6 @@ class Center(nn.Module):
         mean = total[:, :-1] / total[:, -1:]
         moved = self.value * self.momentum + mean * (1 - self.momentum)
         # A batch that overflowed, or in which no rank noted a row, must not spoil the centre for all later ones.
-        self.value.copy_(torch.where(moved.isfinite().all(), moved, self.value))
+        takes = moved.isfinite().all() if finite is None else moved.isfinite().all() & finite
+        self.value.copy_(torch.where(takes, moved, self.value))
         self._noted.clear()

@@ -101,8 +101,8 @@ class DINO(Objective[DINOSettings, Seen]):
         spread = koleo(first, self.ranks) + koleo(second, self.ranks)
         return Loss(loss.value + self.settings.koleo * spread, {**loss.diagnostics, "koleo": spread.detach()})
 
-    def commit(self, teacher: Network, progress: float) -> None:
-        self.loss.center.commit()
+    def commit(self, teacher: Network, progress: float, finite: Tensor) -> None:
+        self.loss.center.commit(finite)
 
     def schedule(self, progress: float) -> dict[str, float]:
         return {"teacher_temp": self.settings.teacher_at(progress)}

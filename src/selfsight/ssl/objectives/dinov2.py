@@ -127,9 +127,9 @@ class PatchObjective(Objective[C, Targets]):
             return sinkhorn(logits, temperature, self.ranks)
         return center.targets(logits, temperature)
 
-    def commit(self, teacher: Network, progress: float) -> None:
-        self.center.commit()
-        self.patch_center.commit()
+    def commit(self, teacher: Network, progress: float, finite: Tensor) -> None:
+        self.center.commit(finite)
+        self.patch_center.commit(finite)
 
     def schedule(self, progress: float) -> dict[str, float]:
         return {"teacher_temp": self.settings.teacher_at(progress)}

@@ -124,8 +124,8 @@ class DINOv3(PatchObjective[DINOv3Settings]):
         )
         return {"gram": loss}
 
-    def commit(self, teacher: Network, progress: float) -> None:
-        super().commit(teacher, progress)
+    def commit(self, teacher: Network, progress: float, finite: Tensor) -> None:
+        super().commit(teacher, progress, finite)
         if self.gram is not None and self.settings.gram is not None:
             self.gram.take(teacher.backbone, self.settings.gram.taken_by(progress))
 
