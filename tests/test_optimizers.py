@@ -10,7 +10,7 @@ from objective_cases import CASES
 from selfsight.models.backbones import BackboneSettings, build_backbone
 from selfsight.ssl.network import Network
 from selfsight.ssl.objectives.dino import DINO, DINOSettings
-from selfsight.ssl.optimizer import OptimizerSettings, make_optimizer, rate_scale, set_rates, step_if_finite
+from selfsight.ssl.optimizer import OptimizerSettings, all_finite, make_optimizer, rate_scale, set_rates, step_if
 from selfsight.ssl.recipes import RECIPES, Facts, as_tree
 from selfsight.ssl.step import rates_at, train_step
 
@@ -33,7 +33,7 @@ def walk(kind: str, gradients: list[tuple[torch.Tensor, torch.Tensor]], rate: fl
     for weight, bias in gradients:
         net.heads.weight.grad, net.heads.bias.grad = weight.clone(), bias.clone()
         set_rates(optimizer, rate, decay)
-        step_if_finite(optimizer, None, torch.zeros(()), [weight.norm(), bias.norm()])
+        step_if(all_finite(torch.zeros(()), [weight.norm(), bias.norm()]), optimizer, None)
     return net
 
 
