@@ -44,12 +44,10 @@ class Saving:
 
     def save(self, *, anew: bool = False) -> None:
         """Nothing is written twice: a state that was restored and not trained on is on the disk, unless it has to be `anew`."""
-        step = self.learner.step
-        if step == 0:
+        if self.learner.step == 0:
             raise TrainingError("no step was made; nothing to save")
         if self.world.leads:
             self._write(anew)
-        self._step, self._newest_is_whole = step, True
         self.saved = time.monotonic()
         self.world.wait()  # a rank that went on to end would have the others ended while this one still writes
 
@@ -57,6 +55,7 @@ class Saving:
         if self.learner.step != self._step or anew:
             previous = self.folder.previous if self._newest_is_whole else None
             checkpoint.save(self.folder.checkpoint, self.learner, self.clock.elapsed, previous)
+            self._step, self._newest_is_whole = self.learner.step, True
         checkpoint.save_teacher(self.folder.teacher, self.learner, self.about)
 
 
