@@ -1,4 +1,4 @@
-"""Nothing that a test keeps may land in the cache of whoever runs it."""
+"""What tests share: a cache of their own, so that nothing lands in that of whoever runs them, and torch on one thread."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -28,3 +29,11 @@ def environment_of(cache_of_the_tests: Path) -> dict[str, str]:
     programs = str(Path(sys.executable).parent)
     path = f"{programs}{os.pathsep}{os.environ['PATH']}"
     return os.environ | {"PATH": path, "SELFSIGHT_CACHE": str(cache_of_the_tests), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch on one thread, and left so, whatever a training asked for."""
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(1)

@@ -29,11 +29,7 @@ STEPS = 2 * EPOCHS
 OFTEN = "save_every_minutes=1e-9"
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
