@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from selfsight.models.backbones import BackboneSettings, build_backbone
 from selfsight.ssl.batch import Batch, Masks
 from selfsight.ssl.network import Network, make_teacher
 from selfsight.ssl.objectives import OBJECTIVES
-from selfsight.ssl.objectives.base import ALONE, Loss, Ranks
+from selfsight.ssl.objectives.base import ALONE, Look, Loss, Ranks
 from selfsight.ssl.optimizer import OptimizerSettings, make_optimizer
 from selfsight.ssl.step import Learner, Rates, rates_at, train_step
 
@@ -21,6 +22,13 @@ SIDE, PATCH, WIDTH, CLASSES = 32, 8, 32, 3
 HEAD = {"prototypes": 12, "hidden": 24, "bottleneck": 8}
 UNCOUPLED = {"centering": "softmax", "koleo_weight": 0.0}
 OPTIMIZER = OptimizerSettings(learning_rate=2e-3, warmup=0.0, freeze_last_layer=0.0)
+
+
+def colours(views: Tensor) -> Look:
+    """A guide that can be followed by eye: the mean colour and that of a corner; the colours of four quarters and their sum."""
+    quarters = F.adaptive_avg_pool2d(views, 2).flatten(2).transpose(1, 2)
+    summaries = torch.cat([views.mean((2, 3)), views[:, :, 0, 0]], dim=1)
+    return Look(summaries, torch.cat([quarters, quarters.sum(2, keepdim=True).expand(-1, -1, 2)], dim=2), (2, 2))
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,7 @@ class Case:
         torch.manual_seed(0)
         kind = OBJECTIVES[self.name]
         objective = kind(kind.Settings(**{**self.settings, **(self.uncoupled if uncoupled else {})}), ranks)
+        objective.guide = colours if objective.settings.guided else None
         backbone = BackboneSettings(name=f"vit_w{WIDTH}_d2_p{PATCH}", image_size=SIDE)
         hides = objective.settings.masking is not None
         student, teacher = (Network(build_backbone(backbone), objective.heads(WIDTH), hides=hides) for _ in range(2))
@@ -72,6 +81,7 @@ CASES = {
         Case("dino", {"head": HEAD, "koleo": 0.1}, uncoupled={"koleo": 0.0}),
         Case("dinov2", {"head": HEAD, "patch_head": HEAD | {"prototypes": 10}}, UNCOUPLED),
         Case("dinov3", {"head": HEAD, "gram": {"start": 0.0, "refresh_every": 1.1}}, UNCOUPLED),
+        Case("distill", {"width": 6, "patch_width": 5}),
         Case("supervised", {"classes": CLASSES}),
     )
 }

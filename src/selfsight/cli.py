@@ -92,6 +92,10 @@ def train(
         str | None,
         typer.Option(help="Start from the weights of this encoder (see Encoders).", rich_help_panel=_WHAT, show_default=False),
     ] = None,
+    guide: Annotated[
+        str | None,
+        typer.Option(help="With --recipe distill: learn what this encoder sees.", rich_help_panel=_WHAT, show_default=False),
+    ] = None,
     epochs: Annotated[
         float | None, typer.Option(help="Train for so many epochs (100).", rich_help_panel=_RUN, show_default=False)
     ] = None,
@@ -145,6 +149,7 @@ def train(
                         "--seed": seed,
                         "--backbone": backbone,
                         "--init": init,
+                        "--guide": guide,
                         "--limit": limit,
                         "--device": device,
                     }
@@ -165,6 +170,7 @@ def train(
                         domain=domain,
                         backbone=backbone,
                         init=init,
+                        guide=guide,
                         epochs=epochs,
                         minutes=minutes,
                         limit=limit,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from selfsight.api.guiding import EncoderGuide
 from selfsight.encoders import Encoder, TorchEncoder, load_encoder, parse_spec
 from selfsight.encoders.run import Carried, carried
 from selfsight.encoders.spec import RUNS
@@ -123,17 +124,33 @@ class Handed:
 
     def __init__(self) -> None:
         self._initial: dict[str, Initial] = {}
+        self._guides: dict[str, EncoderGuide] = {}
 
     def initial(self, spec: object) -> Initial | None:
         """The encoder to start from, if there is one."""
         if spec is None:
             return None
-        if not isinstance(spec, str):
-            raise ConfigError(f"init: expected an encoder such as efficientnet-lite0. Got {spec!r}.")
+        spec = _named("init", spec)
         if spec not in self._initial:
             found = Initial(spec)
             self._initial |= {spec: found, found.spec.absolute: found}
         return self._initial[spec]
+
+    def guide(self, spec: object) -> EncoderGuide | None:
+        """The encoder to follow, if there is one."""
+        if spec is None:
+            return None
+        spec = _named("guide", spec)
+        if spec not in self._guides:
+            found = EncoderGuide(spec)
+            self._guides |= {spec: found, found.spec.absolute: found}
+        return self._guides[spec]
+
+
+def _named(key: str, spec: object) -> str:
+    if not isinstance(spec, str):
+        raise ConfigError(f"{key}: expected an encoder such as efficientnet-lite0. Got {spec!r}.")
+    return spec
 
 
 def saved_start(folder: RunFolder, settings: TrainSettings) -> Mapping[str, Tensor] | None:

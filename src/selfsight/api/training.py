@@ -11,6 +11,7 @@ from torch import Tensor
 
 from selfsight import config
 from selfsight import device as devices
+from selfsight.api.guiding import EncoderGuide
 from selfsight.api.probe import make_probe
 from selfsight.api.starting import Handed, saved_start
 from selfsight.api.tolerance import tolerance
@@ -24,7 +25,7 @@ from selfsight.ssl import parallel
 from selfsight.ssl.estimate import estimate
 from selfsight.ssl.facts import look_at
 from selfsight.ssl.fit import Training
-from selfsight.ssl.recipes import RECIPES, Derived, as_tree, replacing, with_domain
+from selfsight.ssl.recipes import NEEDS, RECIPES, Derived, as_tree, replacing, with_domain
 from selfsight.ssl.settings import TrainSettings, check
 from selfsight.ssl.world import World
 
@@ -39,6 +40,7 @@ def train(
     domain: str | None = None,
     backbone: str | None = None,
     init: str | None = None,
+    guide: str | None = None,
     epochs: float | None = None,
     minutes: float | None = None,
     limit: int | None = None,
@@ -57,6 +59,7 @@ def train(
     `data` is a source, a list of them, or a mapping of sources to weights.
 
     `init` is an encoder whose weights the training starts from; network, sizes and normalisation follow it.
+    `guide` is an encoder that the recipe distill follows.
 
     Settings come, each over the one before, from the recipe for these images, from the `domain` (photos, documents, aerial,
     microscopy), which says how their views may be changed, from the file `config`, from the named arguments and from `set`
@@ -66,7 +69,7 @@ def train(
     `Interrupted` on a signal.
     """
     given: dict[str, Any] = {"epochs": epochs, "minutes": minutes, "limit": limit, "seed": seed, "device": device}
-    given |= {"domain": domain, "init": init}
+    given |= {"domain": domain, "init": init, "guide": guide}
     given |= {"tolerance": _tolerance(strict, max_bad), "views": _reading(channels, max_pixels)}
     folder = RunFolder(out)
     if folder.exists:
@@ -81,11 +84,12 @@ def train(
         source = first(source, settings.limit)
         initial = world.in_turn(lambda: handed.initial(settings.init))
         start = None if initial is None else initial.tensors(settings)
-        watch.on_plan(settings, plan[1], estimate(settings, source, world, start))
+        following = _following(settings, handed, world)
+        watch.on_plan(settings, plan[1], estimate(settings, source, world, start, following))
         for note in () if initial is None else initial.notes:
             watch.say(f"{settings.init}: {note}")
         world.first(lambda: _begin(folder, plan[2]))
-        return _run(settings, source, folder, watch, world, start, resume=False)
+        return _run(settings, source, folder, watch, world, start, following, resume=False)
 
 
 def _begin(folder: RunFolder, bad: Sequence[BadImage]) -> None:
@@ -118,7 +122,14 @@ def resume(
             )
         watch = watch if watch is not None and world.leads else Silent()
         start = None if resumed else saved_start(folder, settings)
-        return _run(settings, source, folder, watch, world, start, resume=resumed)
+        following = _following(settings, Handed(), world)
+        return _run(settings, source, folder, watch, world, start, following, resume=resumed)
+
+
+def _following(settings: TrainSettings, handed: Handed, world: World) -> EncoderGuide | None:
+    """The guide of a training, on its device."""
+    guide = world.in_turn(lambda: handed.guide(settings.guide))
+    return None if guide is None else guide.same(settings).on(world.device(settings.device), settings)
 
 
 def plan_training(
@@ -151,9 +162,14 @@ def plan_training(
     over = {key: value for key, value in over.items() if key not in ("data", "images")}
     if isinstance(over.get("limit"), int):
         source = first(source, over["limit"])
-    initial = (handed or Handed()).initial(over.get("init"))
+    _check_encoders(recipe, over)
+    handed = handed or Handed()
+    initial = handed.initial(over.get("init"))
+    guide = handed.guide(over.get("guide"))
     if initial is not None:
         over = config.merge({"views": {"read": {"channels": initial.channels}}}, over) | {"init": initial.spec.absolute}
+    if guide is not None:
+        over |= {"guide": guide.spec.absolute}
     on = devices.resolve(str(over.get("device", "auto")))
     look = look_at(source, on.type != "cpu", cores, _decode_settings(over))
     section = over.get("backbone")
@@ -163,6 +179,7 @@ def plan_training(
     rows = RECIPES[recipe](look.facts, name if initial is None else initial.name)
     if initial is not None:
         rows = replacing(rows, initial.rows())
+    rows = replacing(rows, [] if guide is None else guide.rows())
     derived = with_domain(rows, _domain(over, named_tree, file_tree, file), look.facts.channels)
     tree = as_tree(derived) | {"recipe": recipe, "data": absolute(source.location), "images": len(source)}
     tree["workers"] = usual_workers(on, cores)
@@ -177,6 +194,15 @@ def plan_training(
         derived = [initial.checked(settings), *derived]
     values = settings.model_dump(mode="json")
     return settings, [d for d in derived if _at(values, d.key) == d.value], look.bad
+
+
+def _check_encoders(recipe: str, over: Mapping[str, Any]) -> None:
+    """`ConfigError` for an encoder too few or too many."""
+    needed = NEEDS.get(recipe)
+    if needed is not None and over.get(needed) is None:
+        raise ConfigError(f"--recipe {recipe}: needs an encoder; name it, such as --{needed} efficientnet-lite0")
+    if over.get("guide") is not None and needed != "guide":
+        raise ConfigError(f"--guide {over['guide']}: recipe {recipe} follows no encoder; take --recipe distill")
 
 
 def seen_from_anywhere(data: Data) -> str | list[str] | dict[str, float]:
@@ -231,9 +257,12 @@ def _run(
     watch: Watch,
     world: World,
     start: Mapping[str, Tensor] | None,
+    guide: EncoderGuide | None,
     *,
     resume: bool,
 ) -> dict[str, Any]:
     probe = make_probe(source, settings.views, settings.seed, world.device(settings.device), world)
-    training = Training(settings, source, folder, probe=probe, watcher=watch, resume=resume, world=world, start=start)
+    training = Training(
+        settings, source, folder, probe=probe, watcher=watch, resume=resume, world=world, start=start, guide=guide
+    )
     return training.run()

@@ -89,6 +89,11 @@ class TorchEncoder(Encoder):
     def encode(self, images: Tensor) -> Tensor:
         return _pooled(self.tokens(images), self.pool).float()
 
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
+        """Images [B, C, S, S] -> features [B, D], and in one pass the patches [B, N, W] over their grid."""
+        tokens = self.tokens(images)
+        return _pooled(tokens, self.pool).float(), tokens.patches.float(), tokens.grid
+
     def to(self, device: torch.device | str) -> Self:
         self.backbone.to(device)
         return self

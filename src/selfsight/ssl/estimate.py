@@ -18,6 +18,7 @@ from selfsight.data.sources import BadImage, Source
 from selfsight.ssl.batch import Batch
 from selfsight.ssl.feed import draw_masks
 from selfsight.ssl.learner import make_learner
+from selfsight.ssl.objectives import Guide
 from selfsight.ssl.settings import TrainSettings
 from selfsight.ssl.step import rates_at, train_step
 from selfsight.ssl.world import BY_ITSELF, World
@@ -36,12 +37,16 @@ class Estimate(NamedTuple):
 
 
 def estimate(
-    settings: TrainSettings, source: Source, world: World = BY_ITSELF, start: Mapping[str, Tensor] | None = None
+    settings: TrainSettings,
+    source: Source,
+    world: World = BY_ITSELF,
+    start: Mapping[str, Tensor] | None = None,
+    guide: Guide | None = None,
 ) -> Estimate:
     """Time real steps on real views with networks that are then thrown away."""
     on = world.device(settings.device)
     torch.set_num_threads(world.threads(settings.threads))
-    learner = make_learner(settings, on, world, start)
+    learner = make_learner(settings, on, world, start, guide)
     data_seconds, batch = _batch(settings, source, on, settings.batch_size // world.count)
     times = []
     for _ in range(_STEPS):

@@ -1,6 +1,7 @@
 """A whole training: from settings and a source to a run folder.
 
-The weights to start from, the k-NN probe and whoever watches are passed in; this room knows neither encoders nor tasks.
+The weights to start from, the encoder to follow, the k-NN probe and whoever watches are passed in; this room knows neither
+encoders nor tasks.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from selfsight.ssl.clock import Clock
 from selfsight.ssl.feed import Fed, Feed
 from selfsight.ssl.learner import make_learner
 from selfsight.ssl.log import MetricsLog
-from selfsight.ssl.objectives.base import Loss
+from selfsight.ssl.objectives.base import Guide, Loss
 from selfsight.ssl.observing import Observing
 from selfsight.ssl.probing import Probe, Probing
 from selfsight.ssl.rollback import rewind, roll_back
@@ -50,8 +51,10 @@ class Training:
         resume: bool,
         world: World = BY_ITSELF,
         start: Mapping[str, Tensor] | None = None,
+        guide: Guide | None = None,
     ) -> None:
-        self.settings, self.source, self.folder, self.world, self.start = settings, source, folder, world, start
+        self.settings, self.source, self.folder, self.world = settings, source, folder, world
+        self.start, self.guide = start, guide
         self.device = world.device(settings.device)
         torch.set_num_threads(world.threads(settings.threads))
         self.say = watcher.say
@@ -73,7 +76,7 @@ class Training:
 
     def _fresh(self) -> Learner:
         """The state before the first step."""
-        return make_learner(self.settings, self.device, self.world, self.start)
+        return make_learner(self.settings, self.device, self.world, self.start, self.guide)
 
     def _rewind(self, step: int) -> float:
         """The last loss logged; rows past `step` would be logged twice."""

@@ -11,7 +11,7 @@ from selfsight import device
 from selfsight.models.backbones import Backbone, build_backbone
 from selfsight.ssl.network import Network, make_teacher
 from selfsight.ssl.objectives import OBJECTIVES
-from selfsight.ssl.objectives.base import AnyObjective
+from selfsight.ssl.objectives.base import AnyObjective, Guide
 from selfsight.ssl.optimizer import make_optimizer
 from selfsight.ssl.replicas import replicated, with_common_norm
 from selfsight.ssl.settings import TrainSettings
@@ -27,13 +27,18 @@ def initial_backbone(settings: TrainSettings) -> Backbone:
 
 
 def make_learner(
-    settings: TrainSettings, on: torch.device, world: World = BY_ITSELF, start: Mapping[str, Tensor] | None = None
+    settings: TrainSettings,
+    on: torch.device,
+    world: World = BY_ITSELF,
+    start: Mapping[str, Tensor] | None = None,
+    guide: Guide | None = None,
 ) -> Learner:
     """Student and teacher at the start of a run, with objective and optimiser: the same on all ranks.
 
-    `start` holds weights to begin with, under the names of `teacher.safetensors`.
+    `start` holds weights to begin with, under the names of `teacher.safetensors`; `guide` is what a guided objective follows.
     """
     objective = OBJECTIVES[settings.objective.name](settings.objective, world)
+    objective.guide = guide
     student = _network(initial_backbone(settings), objective)
     if start is not None:
         begin(student, start)

@@ -20,7 +20,7 @@ class Seen(NamedTuple):
 
     `summaries` [V*B, D] of the backbone (CLS token, or what a CNN pools) and `logits` [V*B, K] of the image head on them, in the
     order of the views; `patches` [2B, N, D] of the global views over `grid` (N = 0 where they were not asked for);
-    `hidden_logits` [M, K'] of the patch head on the masked ones.
+    `hidden_logits` [M, K'] of the patch head on the masked ones, or on all.
     """
 
     summaries: Tensor
@@ -42,16 +42,26 @@ class Network(nn.Module):
         self.heads = heads
         self.mask_token = nn.Parameter(torch.zeros(1, backbone.width)) if hides else None
 
-    def forward(self, views: Sequence[Tensor], masks: Masks | None = None, hide: bool = False, *, patches: bool = True) -> Seen:
+    def forward(
+        self,
+        views: Sequence[Tensor],
+        masks: Masks | None = None,
+        hide: bool = False,
+        *,
+        patches: bool = True,
+        every_patch: bool = False,
+    ) -> Seen:
         """Batches of images, one a size, global views first. The teacher is told which patches are masked, and sees them; from
-        the student they are hidden. An objective that needs no patches says so: their way through the last block is saved."""
+        the student they are hidden. An objective that needs no patches says so: their way through the last block is saved. With
+        `every_patch` the patch head answers for all of them."""
         hidden = masks.hidden if masks is not None and hide else None
         tokens = self.backbone.views(views, hidden, self.mask_token, patches=patches or masks is not None)
         summaries = torch.cat([each.summary for each in tokens])
         hidden_logits = None
-        if masks is not None:
+        if masks is not None or every_patch:
             head = self.heads[PATCH] if PATCH in self.heads else self.heads[IMAGE]
-            hidden_logits = head(tokens[0].patches.flatten(0, 1).index_select(0, masks.places))
+            rows = tokens[0].patches.flatten(0, 1)
+            hidden_logits = head(rows if masks is None else rows.index_select(0, masks.places))
         return Seen(summaries, self.heads[IMAGE](summaries), tokens[0].patches, tokens[0].grid, hidden_logits)
 
     def statistics(self) -> Iterator[Tensor]:

@@ -27,6 +27,7 @@ class TrainSettings(Settings):
 
     recipe: str
     init: str | None = None
+    guide: str | None = None
     domain: str = DEFAULT_DOMAIN
     data: str | list[str] | dict[str, float]
     images: int = Field(ge=1)
@@ -80,6 +81,11 @@ def check(settings: TrainSettings) -> None:
             f"objective {settings.objective.name}: hides patches from the student, and {settings.backbone.name} has none; "
             "take a ViT such as vit_small_patch16_224, or the recipe dino"
         )
+    name = settings.objective.name
+    if settings.objective.guided and settings.guide is None:
+        raise ConfigError(f"objective {name}: follows an encoder; name it with --guide, such as --guide efficientnet-lite0")
+    if settings.guide is not None and not settings.objective.guided:
+        raise ConfigError(f"--guide {settings.guide}: objective {name} follows no encoder; take --recipe distill")
     if (settings.epochs is None) == (settings.minutes is None):
         raise ConfigError("budget: give either epochs or minutes")
     if settings.batch_size > settings.images:

@@ -6,12 +6,19 @@ model and a class that follows `Objective`, and a line in `OBJECTIVES`; `tests/t
 
 from __future__ import annotations
 
-from selfsight.ssl.objectives.base import AnyObjective, Objective, ObjectiveSettings, Ranks
+from selfsight.ssl.objectives.base import AnyObjective, Guide, Look, Objective, ObjectiveSettings, Ranks
 from selfsight.ssl.objectives.dino import DINO
 from selfsight.ssl.objectives.dinov2 import DINOv2
 from selfsight.ssl.objectives.dinov3 import DINOv3
+from selfsight.ssl.objectives.distill import Distill
 from selfsight.ssl.objectives.supervised import Supervised
 
-OBJECTIVES: dict[str, type[AnyObjective]] = {"dino": DINO, "dinov2": DINOv2, "dinov3": DINOv3, "supervised": Supervised}
+OBJECTIVES: dict[str, type[AnyObjective]] = {
+    "dino": DINO,
+    "dinov2": DINOv2,
+    "dinov3": DINOv3,
+    "distill": Distill,
+    "supervised": Supervised,
+}
 
-__all__ = ["OBJECTIVES", "AnyObjective", "Objective", "ObjectiveSettings", "Ranks"]
+__all__ = ["OBJECTIVES", "AnyObjective", "Guide", "Look", "Objective", "ObjectiveSettings", "Ranks"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,26 @@ class ObjectiveSettings(Settings):
     def masking(self) -> MaskSettings | None:
         """How patches are hidden from the student, for objectives that hide some."""
         return None
+
+    @property
+    def guided(self) -> bool:
+        """Whether it follows a frozen encoder that is handed to it."""
+        return False
+
+
+class Look(NamedTuple):
+    """What a guide sees in views: summaries [V, G], patches [V, N, G'] over `grid` (N = 0 where it has none)."""
+
+    summaries: Tensor
+    patches: Tensor
+    grid: tuple[int, int]
+
+
+class Guide(Protocol):
+    """A frozen encoder that a student follows."""
+
+    def __call__(self, views: Tensor) -> Look:
+        """Views [V, C, H, W] in the normalisation of the training, on its device."""
 
 
 C = TypeVar("C", bound=ObjectiveSettings)
@@ -71,6 +91,8 @@ class Objective(nn.Module, Generic[C, T]):
     teacher_looks: ClassVar[bool] = True
     """Whether the running mean of the student makes the targets. If not, it only is the encoder that the run leaves."""
     uses_labels: ClassVar[bool] = False
+    guide: Guide | None = None
+    """Handed in where `settings.guided`; no part of the state."""
 
     def __init__(self, settings: C, ranks: Ranks = ALONE) -> None:
         super().__init__()

@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from selfsight.data.presets import domain_changes
+from selfsight.ssl.recipes.adapt import adapt
 from selfsight.ssl.recipes.base import Derived, Facts, Recipe
 from selfsight.ssl.recipes.dino import dino
 from selfsight.ssl.recipes.dinov2 import dinov2
 from selfsight.ssl.recipes.dinov3 import dinov3
 from selfsight.ssl.recipes.dinov3_highres import dinov3_highres
+from selfsight.ssl.recipes.distill import distill
 from selfsight.ssl.recipes.supervised import supervised
 
 RECIPES: dict[str, Recipe] = {
@@ -21,10 +23,15 @@ RECIPES: dict[str, Recipe] = {
     "dinov2": dinov2,
     "dinov3": dinov3,
     "dinov3-highres": dinov3_highres,
+    "adapt": adapt,
+    "distill": distill,
     "supervised": supervised,
 }
 
-__all__ = ["RECIPES", "Derived", "Facts", "Recipe", "as_tree", "replacing", "with_domain"]
+__all__ = ["NEEDS", "RECIPES", "Derived", "Facts", "Recipe", "as_tree", "replacing", "with_domain"]
+
+NEEDS = {"adapt": "init", "distill": "guide"}
+"""Recipes that need an encoder, and the setting that names it."""
 
 
 def with_domain(rows: list[Derived], domain: str, channels: int) -> list[Derived]:
