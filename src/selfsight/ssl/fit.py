@@ -142,7 +142,7 @@ class Training:
         said = roll_back(self.folder, self.learner, diverged, self._fresh, self.settings.optimizer.learning_rate)
         self.world.wait()  # all have read the checkpoint before it is written anew
         self.skips.forget()
-        self.observing.last_loss = self._rewind(self.learner.step)
+        self.observing.restart(self._rewind(self.learner.step))
         log.restart(self.learner.step)
         if self.learner.step:
             self.saving.save(anew=True)

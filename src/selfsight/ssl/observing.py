@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 
 from selfsight.ssl.clock import Clock
 from selfsight.ssl.feed import Fed
-from selfsight.ssl.health import CollapseWatch
+from selfsight.ssl.health import CERTAIN, CollapseWatch
 from selfsight.ssl.log import MetricsLog
 from selfsight.ssl.objectives.base import Loss
 from selfsight.ssl.settings import TrainSettings
@@ -25,8 +26,15 @@ class Observing:
     ) -> None:
         self.settings, self.learner, self.clock, self.device, self.watcher = settings, learner, clock, on, watcher
         self.skips = skips
-        self.collapse = CollapseWatch(window(settings, on))
+        every = 1 if on.type == "cpu" else settings.log_every
+        temperature = getattr(settings.objective, "student_temperature", None)
+        self._new_watch = partial(CollapseWatch, window(settings, on), max(1, CERTAIN // every), temperature)
+        self.collapse = self._new_watch()
         self.last_loss = float("nan")
+
+    def restart(self, last_loss: float) -> None:
+        """After a way back to a checkpoint: what was seen since then is no longer so."""
+        self.collapse, self.last_loss = self._new_watch(), last_loss
 
     def observe(self, log: MetricsLog, loss: Loss | None, rates: Rates, batch: Fed) -> None:
         """Reading a number from a GPU waits for it, so there it is done only every `log_every` steps.
@@ -42,8 +50,8 @@ class Observing:
             return
         self.last_loss = float(loss.value)
         diagnostics = {name: float(value) for name, value in loss.diagnostics.items()}
-        self.collapse.observe(step, diagnostics)
         row = self._row(step, diagnostics, rates)
+        self.collapse.observe(step, row)
         if step % every == 0 or step == 1:
             log.write(row)
         self.watcher.on_step(row, self.clock.progress(step))

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from selfsight.device import autocast
 from selfsight.ssl.batch import Batch
+from selfsight.ssl.health import feature_signs
 from selfsight.ssl.network import Network, update_teacher
 from selfsight.ssl.objectives.base import AnyObjective, Loss, Ranks
 from selfsight.ssl.optimizer import OptimizerSettings, all_finite, clip_per_tensor, set_rates, step_if
@@ -108,7 +109,7 @@ def train_step(
                 with torch.no_grad():
                     targets = objective.targets(teacher, part)
                 predictions = objective.predictions(learner.run, part)
-            loss = objective(predictions, targets, rates.progress)
+            loss = objective(predictions, targets, rates.progress).also(feature_signs(predictions.summaries[: part.size]))
             share = part.size / batch.size
             scaled(loss.value * (share * weight), learner.scaler).backward()  # type: ignore[no-untyped-call]
         losses.append((share, loss))

@@ -77,6 +77,10 @@ class Loss(NamedTuple):
     finite: Tensor | None = None
     """Of a step: whether it was made (0-d bool, on the device)."""
 
+    def also(self, diagnostics: dict[str, Tensor]) -> Loss:
+        """With more diagnostics."""
+        return self._replace(diagnostics=self.diagnostics | diagnostics)
+
 
 class Objective(nn.Module, Generic[C, T]):
     """Two networks look at a batch, and a loss says how far the student is from its target.
