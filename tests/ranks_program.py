@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from objective_cases import CASES, Case
+from objective_cases import CASES, HEAD, Case
+from selfsight.ssl.learner import divide
 from selfsight.ssl.objectives.base import Ranks
 from selfsight.ssl.parallel import joined
 from selfsight.ssl.replicas import replicated
@@ -20,16 +21,23 @@ from selfsight.ssl.world import World
 STEPS, SIZE = 20, 8
 
 
-def curve(case: Case, world: World, *, parts: int = 1) -> list[float]:
-    """Losses of a training on this rank's part of each batch."""
+def curve(
+    case: Case, world: World, *, parts: int = 1, divided: bool = False, half: bool = False, again: bool = False
+) -> list[float]:
+    """Losses of a training on this rank's part of each batch, with networks that are whole on each rank or `divided`; in `half`
+    precision; with activations computed `again` in the backward pass."""
     learner = case.learner(ranks=world, uncoupled=parts > 1)
-    if world.count > 1:
+    if world.count > 1 and divided:
+        divide(learner, torch.device("cpu"), world, torch.bfloat16 if half else None)
+    elif world.count > 1:
         learner.run = replicated(learner.student)
-    losses = []
+    student = learner.student.backbone
+    student.settings = student.settings.model_copy(update={"checkpointing": again})
+    precision, losses = "bfloat16" if half else "float32", []
     for step in range(STEPS):
         part = case.batch(step, SIZE).split(world.count)[world.rank]
         rates = case.rates(step / STEPS)._replace(learning_rate=5e-4)
-        losses.append(train_step(learner, part, rates, 3.0, parts=parts).value.item())
+        losses.append(train_step(learner, part, rates, 3.0, precision, parts).value.item())
     return losses
 
 
@@ -75,7 +83,17 @@ def reductions(world: World) -> dict[str, Any]:
 def everything(world: World) -> dict[str, Any]:
     torch.set_num_threads(1)
     curves = {name: curve(case, world) for name, case in CASES.items()}
-    return {"curves": curves, "parts": curve(CASES["dino"], world, parts=2), "reductions": reductions(world)}
+    late = Case("dinov3", {"head": HEAD, "gram": {"start": 0.3, "refresh_every": 0.3}})
+    return {
+        "curves": curves | {"late gram teacher": curve(late, world)},
+        "divided": {name: curve(case, world, divided=True) for name, case in (CASES | {"late gram teacher": late}).items()},
+        "again divided": curve(CASES["dino"], world, divided=True, again=True),
+        "half": curve(CASES["dino"], world, half=True),
+        "half divided": curve(CASES["dino"], world, half=True, divided=True),
+        "parts": curve(CASES["dino"], world, parts=2),
+        "parts divided": curve(CASES["dino"], world, parts=2, divided=True),
+        "reductions": reductions(world),
+    }
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -16,12 +17,14 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import pictures
 from objective_cases import CASES
 from ranks_program import everything
 from selfsight import api, config
-from selfsight.runs import read_jsonl
+from selfsight.runs import RunFolder, read_jsonl
+from selfsight.ssl import checkpoint, sharded_checkpoint
 from selfsight.ssl.world import BY_ITSELF
 from test_documents import ROOT, blocks, quick
 from test_training import BACKBONE, SMALL
@@ -46,16 +49,31 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dic
     return everything(BY_ITSELF), json.loads(path.read_text())
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
-def test_two_ranks_give_the_losses_of_one_on_the_same_batches(found: tuple[dict[str, Any], dict[str, Any]], name: str) -> None:
-    one, two = (each["curves"][name] for each in found)
+@pytest.mark.parametrize("how", ["curves", "divided"])
+@pytest.mark.parametrize("name", [*sorted(CASES), "late gram teacher"])
+def test_two_ranks_give_the_losses_of_one_on_the_same_batches(
+    found: tuple[dict[str, Any], dict[str, Any]], name: str, how: str
+) -> None:
+    one, two = (each[how][name] for each in found)
     assert len(one) == 20
     assert two == pytest.approx(one, abs=1e-4)
     assert max(one) - min(one) > 1e-2
 
 
-def test_batches_in_parts_give_the_same_on_two_ranks(found: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    assert found[1]["parts"] == pytest.approx(found[0]["parts"], abs=1e-4)
+@pytest.mark.parametrize("how", ["parts", "parts divided"])
+def test_batches_in_parts_give_the_same_on_two_ranks(found: tuple[dict[str, Any], dict[str, Any]], how: str) -> None:
+    assert found[1][how] == pytest.approx(found[0][how], abs=1e-4)
+
+
+def test_divided_blocks_are_computed_again_in_the_backward_pass(found: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    assert found[1]["again divided"] == pytest.approx(found[0]["curves"]["dino"], abs=1e-4)
+
+
+def test_divided_blocks_in_half_precision_train_as_whole_ones(found: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    whole, divided = found[1]["half"], found[1]["half divided"]
+    assert divided == pytest.approx(whole, abs=0.02)
+    assert divided != whole
+    assert whole != found[1]["curves"]["dino"]
 
 
 def test_the_gradient_through_gathered_rows_is_that_of_the_whole_batch(found: tuple[dict[str, Any], dict[str, Any]]) -> None:
@@ -117,8 +135,90 @@ def losses(out: Path) -> list[float]:
     return [row["loss"] for row in rows]
 
 
-def on_one(photos: Path, out: Path, epochs: float, **over: Any) -> list[float]:
-    api.train(photos, out, backbone=BACKBONE, epochs=epochs, device="cpu", set=config.merge(SMALL, over))
+def values(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a checkpoint, whether it is a file or a folder of parts."""
+    if path.is_file():
+        return load_file(path)
+    into = {name: torch.zeros(size) for name, size in sharded_checkpoint.sizes(path).items()}
+    sharded_checkpoint.load(path, into)
+    return into
+
+
+def same(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name].reshape(-1).float(), b[name].reshape(-1).float(), rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_divided_run_leaves_the_state_of_a_whole_one_and_each_takes_up_the_others(photos: Path, tmp_path: Path) -> None:
+    one, two = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "two")
+    over = {"save_every_minutes": 1e-9, "backbone": {"registers": 3}}
+    whole = on_one(photos, one.path, 4, **over)
+    code, _, error = finish(start([*words(photos, two.path, 4, over), "--strategy", "fsdp"]))
+    assert code == 0, error
+    assert losses(two.path) == pytest.approx(whole, abs=1e-4)
+    assert two.checkpoints == [two.sharded, two.sharded_previous]
+    assert len(list(two.sharded.glob("*.safetensors"))) == 2
+    for ours, theirs in ((one.checkpoint, two.sharded), (one.previous, two.sharded_previous), (one.teacher, two.teacher)):
+        same(values(ours), values(theirs))
+
+
+class Stops(api.Silent):
+    """A power cut after a step, and what was said before."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.said = step, list[str]()
+
+    def on_step(self, row: Mapping[str, Any], progress: float) -> None:
+        if row["step"] == self.step:
+            raise RuntimeError("power cut")
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_a_divided_run_goes_on_from_and_to_any_number_of_ranks_whatever_ends_it(photos: Path, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    over = {"save_every_minutes": 1e-9}
+    whole = on_one(photos, tmp_path / "whole", 40)
+    with pytest.raises(RuntimeError, match="power cut"):
+        on_one(photos, run.path, 40, watch=Stops(9), **over)
+
+    one_to_two = start(["train", "--out", str(run.path), "--resume", "--strategy", "fsdp"])
+    reach(one_to_two, run.path, 20)
+    one_to_two.send_signal(signal.SIGTERM)
+    _, told, error = finish(one_to_two)
+    assert (told + error).count("stopped by SIGTERM at step") == 1
+    assert run.checkpoints == [run.sharded, run.sharded_previous]
+
+    part = sorted(run.sharded.glob("*.safetensors"))[1]
+    content = bytearray(part.read_bytes())
+    content[-3] ^= 1
+    part.write_bytes(content)
+    two_to_one = Stops(checkpoint.step_of(run.sharded) + 5)
+    with pytest.raises(RuntimeError, match="power cut"):
+        api.resume(run.path, watch=two_to_one)
+    assert re.fullmatch(
+        rf"warning: .*{part.name} does not have the checksum .*from the one before it, previous of step \d+", *two_to_one.said
+    )
+
+    killed = start(["train", "--out", str(run.path), "--resume", "--strategy", "fsdp"])
+    reach(killed, run.path, two_to_one.step + 10)
+    next(child for child in psutil.Process(killed.pid).children() if child.environ().get("RANK") == "1").kill()
+    code, _, error = finish(killed)
+    assert code == 1
+    assert "another rank is gone" in error
+    assert 0 < len(losses(run.path)) < 120
+
+    code, _, error = finish(start(["train", "--out", str(run.path), "--resume", "--strategy", "ddp"]))
+    assert code == 0, error
+    assert losses(run.path) == pytest.approx(whole, abs=1e-4)
+    assert run.checkpoints == [run.checkpoint, run.previous]
+    assert not list(run.checkpoint.parent.glob(".*"))
+
+
+def on_one(photos: Path, out: Path, epochs: float, watch: api.Silent | None = None, **over: Any) -> list[float]:
+    api.train(photos, out, backbone=BACKBONE, epochs=epochs, device="cpu", set=config.merge(SMALL, over), watch=watch)
     return losses(out)
 
 
@@ -138,15 +238,10 @@ def test_a_run_stopped_on_two_ranks_goes_on_on_one_and_one_stopped_on_one_goes_o
     assert api.resume(out)["step"] == 180
     assert losses(out) == pytest.approx(whole, abs=1e-4)
 
-    class Stops(api.Silent):
-        def on_step(self, row: Mapping[str, Any], progress: float) -> None:
-            if row["step"] == 21:
-                raise RuntimeError("power cut")
-
     half = tmp_path / "half"
     over = config.merge(SMALL, {"save_every_minutes": 1e-9})
     with pytest.raises(RuntimeError, match="power cut"):
-        api.train(photos, half, backbone=BACKBONE, epochs=EPOCHS, device="cpu", set=over, watch=Stops())
+        api.train(photos, half, backbone=BACKBONE, epochs=EPOCHS, device="cpu", set=over, watch=Stops(21))
     code, told, error = finish(start(["train", str(photos), "--out", str(half), "--resume"]))
     assert code == 0, error
     assert told.count("done: ") == 1

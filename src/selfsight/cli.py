@@ -109,6 +109,14 @@ def train(
     device: Annotated[
         str | None, typer.Option(help="auto (default), cpu, cuda, cuda:N or mps.", rich_help_panel=_RUN, show_default=False)
     ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            help="With torchrun: ddp (each rank holds all), fsdp (each a part) or auto: ddp where it fits.",
+            rich_help_panel=_RUN,
+            show_default=False,
+        ),
+    ] = None,
     channels: Annotated[
         int | None,
         typer.Option(
@@ -126,6 +134,14 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out from its last checkpoint.", rich_help_panel=_RUN)
     ] = False,
+    slurm: Annotated[
+        str | None,
+        typer.Option(
+            help="Run it as a job of a Slurm cluster: partition=gpu,nodes=2,gpus=8,hours=24.",
+            rich_help_panel=_RUN,
+            show_default=False,
+        ),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.", rich_help_panel=_WHAT, show_default=False)] = None,
     set: Annotated[
         list[str] | None,
@@ -133,6 +149,9 @@ def train(
     ] = None,
 ) -> None:
     """Train a ViT (or CNN) on unlabelled images; leaves a run folder."""
+    if slurm is not None:
+        _submit(out, slurm, resume)
+        return
     from selfsight.ssl.signals import Asked, Stop
 
     with Stop(always=True):
@@ -159,7 +178,7 @@ def train(
                             raise ConfigError(
                                 f"{option}: a resumed run keeps the settings in its config.yaml; leave {option} out"
                             )
-                    summary = api.resume(out, strict=strict or None, max_bad=max_bad, watch=terminal)
+                    summary = api.resume(out, strategy=strategy, strict=strict or None, max_bad=max_bad, watch=terminal)
                 else:
                     if not data:
                         raise ConfigError(f"train: give DATA. {_DATA}")
@@ -176,6 +195,7 @@ def train(
                         limit=limit,
                         seed=seed,
                         device=device,
+                        strategy=strategy,
                         channels=channels,
                         strict=strict or None,
                         max_bad=max_bad,
@@ -353,6 +373,20 @@ def doctor() -> None:
     doctor_table(findings)
     if any(finding.level == "bad" for finding in findings):
         raise typer.Exit(1)
+
+
+def _submit(out: Path, cluster: str, resume: bool) -> None:
+    """The same command without --slurm, as a job."""
+    from selfsight import api
+
+    given, words = iter(sys.argv[1:]), []
+    for word in given:
+        if word == "--slurm":
+            next(given)
+        elif not word.startswith("--slurm="):
+            words.append(word)
+    job = api.submit(words, out, cluster, resume=resume)
+    print(f"submitted as job {job.job_id}; its logs: {job.paths.folder}. It goes on by itself when it was preempted")
 
 
 def _stopped(by: BaseException, data: list[str] | None, out: Path) -> Interrupted:

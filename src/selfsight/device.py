@@ -51,16 +51,20 @@ def leads() -> bool:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
-    """Where forward passes run in half precision: `precision` is `float32`, `bfloat16`, `float16`, or `auto`.
+    """Where forward passes run in half precision."""
+    dtype = half(device, precision)
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+def half(device: torch.device, precision: str) -> torch.dtype | None:
+    """The half precision that `precision` (`float32`, `bfloat16`, `float16` or `auto`) means on this device, if any.
 
     `auto` is bfloat16 on a GPU that has it and float32 on a CPU: there, small networks train no faster in bfloat16 even with
     hardware for it.
     """
     if precision == "bfloat16" or (precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()):
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    if precision == "float16":
-        return torch.autocast(device.type, dtype=torch.float16)
-    return contextlib.nullcontext()
+        return torch.bfloat16
+    return torch.float16 if precision == "float16" else None
 
 
 def seed_everything(seed: int) -> None:

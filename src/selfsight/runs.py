@@ -1,8 +1,9 @@
 """Run folders and atomic writes.
 
 A run folder holds `config.yaml` (complete, reloadable), `metrics.jsonl`, TensorBoard events, the last two checkpoints
-(`checkpoint/latest.safetensors`, `checkpoint/previous.safetensors`), `teacher.safetensors`, `environment.json`, and, where there
-was reason, `init.safetensors`, `bad_images.jsonl` and `skipped.jsonl`. A file is written under a temporary name in the same
+(`checkpoint/latest.safetensors`, `checkpoint/previous.safetensors`; those of a divided training are folders without the ending),
+`teacher.safetensors`, `environment.json`, and, where there was reason, `init.safetensors`, `bad_images.jsonl` and
+`skipped.jsonl`. A file is written under a temporary name in the same
 folder and renamed, so that a reader sees the old one or the new one and never a half.
 """
 
@@ -96,8 +97,16 @@ def readable(count: float) -> str:
     return f"{count:.1f} GiB"
 
 
+def remove_folder(path: Path) -> None:
+    """A folder with all that is in it, if there is one."""
+    if path.is_dir():
+        shutil.rmtree(path)
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Temporary files of `write_atomic`, and of safetensors within it, that a killed process left in `folder`."""
+    """Temporary files of `write_atomic`, of safetensors within it and of divided checkpoints that a killed process left."""
+    for path in folder.glob(".*.writing"):
+        remove_folder(path)
     for path in folder.glob(".*"):
         if re.fullmatch(r"\.[\w-]+\.(safetensors|jsonl|json|yaml)\.[a-z0-9_]{8}|\.tmp[A-Za-z0-9]{6}", path.name):
             path.unlink(missing_ok=True)
@@ -172,6 +181,8 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoint = self.path / "checkpoint" / "latest.safetensors"
         self.previous = self.path / "checkpoint" / "previous.safetensors"
+        self.sharded = self.path / "checkpoint" / "latest"
+        self.sharded_previous = self.path / "checkpoint" / "previous"
         self.teacher = self.path / "teacher.safetensors"
         self.init = self.path / "init.safetensors"
         self.environment = self.path / "environment.json"
@@ -182,6 +193,11 @@ class RunFolder:
     @property
     def exists(self) -> bool:
         return self.config.is_file()
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """Those that are there, whether file or folder, the latest first."""
+        return [path for path in (self.checkpoint, self.sharded, self.previous, self.sharded_previous) if path.exists()]
 
 
 def environment(versions_of: Iterable[str] = ("torch", "torchvision", "timm", "numpy", "pillow", "pyarrow")) -> dict[str, Any]:

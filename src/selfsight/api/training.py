@@ -46,6 +46,7 @@ def train(
     limit: int | None = None,
     seed: int | None = None,
     device: str | None = None,
+    strategy: str | None = None,
     channels: int | None = None,
     strict: bool | None = None,
     max_bad: float | None = None,
@@ -65,11 +66,12 @@ def train(
     microscopy), which says how their views may be changed, from the file `config`, from the named arguments and from `set`
     (`["views.local_count=4"]` or a nested dictionary). More unreadable images than `max_bad` percent (5) stop the run, with
     `strict` the first one does; `max_pixels` refuses larger ones; `channels` takes images of other than three. Labels in the data
-    are used by the k-NN probe alone. Raises `InputError` for what is wrong beforehand, `TrainingError` for a run that collapsed,
+    are used by the k-NN probe alone. Of several ranks each holds the state of the training whole (`strategy` ddp) or a part of it
+    (fsdp). Raises `InputError` for what is wrong beforehand, `TrainingError` for a run that collapsed,
     `Interrupted` on a signal.
     """
     given: dict[str, Any] = {"epochs": epochs, "minutes": minutes, "limit": limit, "seed": seed, "device": device}
-    given |= {"domain": domain, "init": init, "guide": guide}
+    given |= {"domain": domain, "init": init, "guide": guide, "strategy": strategy}
     given |= {"tolerance": _tolerance(strict, max_bad), "views": _reading(channels, max_pixels)}
     folder = RunFolder(out)
     if folder.exists:
@@ -99,15 +101,23 @@ def _begin(folder: RunFolder, bad: Sequence[BadImage]) -> None:
 
 
 def resume(
-    out: str | Path, *, strict: bool | None = None, max_bad: float | None = None, watch: Watch | None = None
+    out: str | Path,
+    *,
+    strategy: str | None = None,
+    strict: bool | None = None,
+    max_bad: float | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
-    """Go on with an interrupted run from its last checkpoint, with its own settings but for what it bears of bad images."""
+    """Go on with an interrupted run from its last checkpoint, with its own settings but for what it bears of bad images and how
+    its state is divided between ranks."""
     folder = RunFolder(out)
     if not folder.exists:
         raise InputError(f"{out}: is no run to resume; expected a folder with config.yaml, as 'selfsight train' leaves it")
     settings = config.load(TrainSettings, folder.config)
+    if strategy is not None:
+        settings = config.build(TrainSettings, settings.model_dump() | {"strategy": strategy}, "--strategy")
     settings = settings.model_copy(update={"tolerance": settings.tolerance.model_copy(update=_tolerance(strict, max_bad) or {})})
-    resumed = folder.checkpoint.is_file() or folder.previous.is_file()
+    resumed = bool(folder.checkpoints)
     if folder.teacher.is_file() and not resumed:
         raise InputError(
             f"{out}: its checkpoint is gone, so it cannot go on as it was; its teacher can: "

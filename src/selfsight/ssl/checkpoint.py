@@ -20,49 +20,49 @@ from torch import Tensor
 
 from selfsight.errors import WeightsError
 from selfsight.runs import write_atomic
+from selfsight.ssl import sharded_checkpoint
 from selfsight.ssl.network import Network
+from selfsight.ssl.sharded import is_sharded, like, whole
+from selfsight.ssl.sharded_checkpoint import DamagedError
 from selfsight.ssl.start import plain
 from selfsight.ssl.step import Learner, Setbacks
+from selfsight.ssl.world import BY_ITSELF, World
 
 _CHECKSUM = "checksum"
 
 
-class DamagedError(WeightsError):
-    """A file that is no whole checkpoint."""
-
-
 def save(path: Path, learner: Learner, elapsed: float, previous: Path | None = None) -> None:
     """Write everything that `restore` needs; `elapsed` is the seconds trained so far. What was at `path` goes to `previous`."""
-    tensors: dict[str, Tensor] = {}
-    for name, module in _modules(learner).items():
-        tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
-    for index, state in learner.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    metadata = {"step": str(learner.step), "elapsed": repr(elapsed), "setbacks": json.dumps(asdict(learner.setbacks))}
-    if learner.scaler is not None:
-        metadata["scaler"] = json.dumps(learner.scaler.state_dict())
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in _tensors(learner).items()}
+    metadata = _words(learner, elapsed)
     metadata[_CHECKSUM] = str(checksum(tensors, metadata))
     write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata), _bytes(tensors), previous)
 
 
-def restore(path: Path, learner: Learner) -> float:
-    """Put a saved state into `learner`; returns the seconds trained so far.
+def save_sharded(path: Path, learner: Learner, elapsed: float, world: World, previous: Path | None = None) -> None:
+    """The same for a divided learner, as a folder to which all ranks write."""
+    sharded_checkpoint.save(path, _tensors(learner), _words(learner, elapsed), world, previous)
 
-    `DamagedError`, with `learner` left as it was, where the file is not whole; any missing or unexpected key is a `WeightsError`.
+
+def restore(path: Path, learner: Learner, world: World = BY_ITSELF) -> float:
+    """Put a saved state, file or folder, into `learner`, divided or not; returns the seconds trained so far.
+
+    `DamagedError`, with `learner` left as it was, where it is not whole; any missing or unexpected key is a `WeightsError`.
     """
-    tensors, metadata = _read(path)
-    for name, module in _modules(learner).items():
-        part = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
-        try:
-            module.load_state_dict(part)
-        except RuntimeError as error:
-            raise WeightsError(f"{path}: does not fit this run's config.yaml ({str(error).splitlines()[-1].strip()})") from None
+    try:
+        tensors, metadata = _read_sharded(path, learner, world) if path.is_dir() else _read(path)
+        for name, module in _modules(learner).items():
+            own = module.state_dict()
+            part = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+            module.load_state_dict({key: like(own[key], value) if key in own else value for key, value in part.items()})
+    except RuntimeError as error:
+        raise WeightsError(f"{path}: does not fit this run's config.yaml ({str(error).splitlines()[-1].strip()})") from None
     state: dict[int, dict[str, Any]] = {}
+    parameters = _parameters(learner.optimizer)
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             _, index, name = key.split(".", 2)
-            state.setdefault(int(index), {})[name] = value
+            state.setdefault(int(index), {})[name] = like(parameters[int(index)], value) if value.ndim else value
     learner.optimizer.load_state_dict({"state": state, "param_groups": learner.optimizer.state_dict()["param_groups"]})
     if learner.scaler is not None and "scaler" in metadata:
         learner.scaler.load_state_dict(json.loads(metadata["scaler"]))
@@ -73,6 +73,8 @@ def restore(path: Path, learner: Learner) -> float:
 
 def step_of(path: Path) -> int:
     """The step of a checkpoint, without reading its tensors."""
+    if path.is_dir():
+        return int(sharded_checkpoint.words_of(path)["step"])
     try:
         with safe_open(path, framework="pt") as file:
             return int((file.metadata() or {}).get("step", -1))
@@ -80,14 +82,21 @@ def step_of(path: Path) -> int:
         raise DamagedError(f"{path}: is no readable checkpoint ({error})") from None
 
 
-def save_teacher(path: Path, learner: Learner, about: dict[str, Any]) -> None:
+def save_teacher(path: Path, learner: Learner, about: dict[str, Any], world: World = BY_ITSELF) -> None:
     """`teacher.safetensors`: backbone and head of the teacher, ready to be an encoder."""
-    save_network(path, learner.teacher, {"step": str(learner.step), "about": json.dumps(about)})
+    save_network(path, learner.teacher, {"step": str(learner.step), "about": json.dumps(about)}, world)
 
 
-def save_network(path: Path, network: Network, metadata: dict[str, str]) -> None:
-    """Backbone and heads under plain names: `teacher.safetensors`, and `init.safetensors` of a run that started from weights."""
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in plain(network).items()}
+def save_network(path: Path, network: Network, metadata: dict[str, str], world: World = BY_ITSELF) -> None:
+    """Backbone and heads under plain names: `teacher.safetensors`, and `init.safetensors` of a run that started from weights.
+
+    All ranks call it, since a divided network has to be put together; the first one writes.
+    """
+    if not world.leads and not is_sharded(network):
+        return
+    tensors = {key: value.contiguous().clone() for key, value in whole(plain(network)) if world.leads}
+    if not world.leads:
+        return
     write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata), _bytes(tensors))
 
 
@@ -109,6 +118,43 @@ def _bytes(tensors: Mapping[str, Tensor]) -> int:
 def read_network(path: Path) -> dict[str, Tensor]:
     """The tensors that `save_network` wrote."""
     return _read(path, summed=False)[0]
+
+
+def _tensors(learner: Learner) -> dict[str, Tensor]:
+    """The state itself, not a copy of it."""
+    tensors: dict[str, Tensor] = {}
+    for name, module in _modules(learner).items():
+        tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
+    for index, state in learner.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
+    return tensors
+
+
+def _words(learner: Learner, elapsed: float) -> dict[str, str]:
+    words = {"step": str(learner.step), "elapsed": repr(elapsed), "setbacks": json.dumps(asdict(learner.setbacks))}
+    return words if learner.scaler is None else words | {"scaler": json.dumps(learner.scaler.state_dict())}
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """In the order of their numbers in its state dict."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _read_sharded(path: Path, learner: Learner, world: World) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors divided as the learner's are. Its own ones are read in place; moments it may not have yet are made."""
+    sharded_checkpoint.check(path, world)
+    stored, parameters = sharded_checkpoint.sizes(path), _parameters(learner.optimizer)
+    tensors = {key: value for key, value in _tensors(learner).items() if not key.startswith("optimizer.")}
+    for key in stored:
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            tensors[key] = torch.zeros(()) if name == "step" else torch.zeros_like(parameters[int(index)])
+    for key in sorted(tensors.keys() | stored.keys()):
+        if key not in tensors or stored.get(key) != (tensors[key].shape or (1,)):
+            found = "is missing" if key not in stored else f"is of size {tuple(stored[key])}"
+            raise WeightsError(f"{path}: does not fit this run's config.yaml ({key} {found})")
+    sharded_checkpoint.load(path, tensors)
+    return tensors, sharded_checkpoint.words_of(path)
 
 
 def _modules(learner: Learner) -> dict[str, torch.nn.Module]:

@@ -61,7 +61,7 @@ class Training:
         self.learner = self._fresh()
         for place in (folder.path, folder.checkpoint.parent) if world.leads else ():
             runs.remove_leftovers(place)
-        restored = restore_newest(folder, self.learner, watcher.say) if resume else None
+        restored = restore_newest(folder, self.learner, watcher.say, world) if resume else None
         elapsed = 0.0 if restored is None else restored.elapsed
         self.clock = Clock(settings.epochs, settings.minutes, settings.steps_per_epoch, elapsed)
         where, known = source.location, source.rejected
@@ -84,7 +84,7 @@ class Training:
 
     def run(self) -> dict[str, Any]:
         """Train to the end of the budget; returns a summary. `Interrupted`, `CollapseError` and `NonFiniteError` end it early."""
-        if not self.folder.exists and self.world.leads:
+        if not self.world.first(lambda: self.folder.exists):
             self._describe()
         with (
             Stop(alone=self.world.count == 1) as stop,
@@ -139,7 +139,8 @@ class Training:
         return Interrupted(asked.number, f"stopped by {asked.name} at step {self.learner.step}; a checkpoint is written")
 
     def _roll_back(self, log: MetricsLog, diverged: Diverged) -> None:
-        said = roll_back(self.folder, self.learner, diverged, self._fresh, self.settings.optimizer.learning_rate)
+        rate = self.settings.optimizer.learning_rate
+        said = roll_back(self.folder, self.learner, diverged, self._fresh, rate, self.world)
         self.world.wait()  # all have read the checkpoint before it is written anew
         self.skips.forget()
         self.observing.restart(self._rewind(self.learner.step))
@@ -191,7 +192,9 @@ class Training:
 
     def _describe(self) -> None:
         if self.settings.init is not None:
-            checkpoint.save_network(self.folder.init, self.learner.student, {"init": self.settings.init})
+            checkpoint.save_network(self.folder.init, self.learner.student, {"init": self.settings.init}, self.world)
+        if not self.world.leads:
+            return
         runs.write_text_atomic(self.folder.config, config.dump(self.settings))
         about = runs.environment() | {"device": device.describe(self.device)}
         runs.write_json_atomic(self.folder.environment, about)

@@ -6,17 +6,20 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 
 from selfsight import device
 from selfsight.models.backbones import Backbone, build_backbone
 from selfsight.ssl.network import Network, make_teacher
 from selfsight.ssl.objectives import OBJECTIVES
 from selfsight.ssl.objectives.base import AnyObjective, Guide
-from selfsight.ssl.optimizer import make_optimizer
+from selfsight.ssl.optimizer import OptimizerSettings, make_optimizer
 from selfsight.ssl.replicas import replicated, with_common_norm
 from selfsight.ssl.settings import TrainSettings
+from selfsight.ssl.sharded import shard
 from selfsight.ssl.start import begin
 from selfsight.ssl.step import Learner
+from selfsight.ssl.strategy import chosen, memory_of
 from selfsight.ssl.world import BY_ITSELF, World
 
 
@@ -43,15 +46,36 @@ def make_learner(
     if start is not None:
         begin(student, start)
     teacher = make_teacher(student, _network(build_backbone(settings.backbone.calm()), objective))
-    for module in (student, teacher, objective):
+    divided = chosen(settings, world.count, count(student), memory_of(on)) == "fsdp"
+    for module in () if divided else (student, teacher, objective):
         module.to(on)
     if world.count > 1 and on.type == "cuda":
         student, teacher = with_common_norm(student), with_common_norm(teacher)
     scaler = torch.amp.GradScaler(on.type) if settings.precision == "float16" else None
     learner = Learner(student, teacher, objective, make_optimizer(student, on, settings.optimizer), scaler=scaler)
-    if world.count > 1:
+    if divided:
+        divide(learner, on, world, device.half(on, settings.precision), settings.optimizer)
+    elif world.count > 1:
         learner.run = replicated(student)
     return learner
+
+
+def divide(
+    learner: Learner, on: torch.device, world: World, half: torch.dtype | None = None, optimizer: OptimizerSettings | None = None
+) -> None:
+    """Divide all networks between the ranks, a block at a time, so that no device ever holds one whole."""
+    mesh = init_device_mesh(on.type, (world.count,))
+    others = [module for module in learner.objective.modules() if isinstance(module, Backbone)]  # the Gram teacher
+    for network, backbone in [(n, n.backbone) for n in (learner.student, learner.teacher)] + [(b, b) for b in others]:
+        shard(network, backbone.net.get_submodule("blocks").children(), mesh, half)
+    learner.objective.to(on)
+    learner.optimizer = make_optimizer(learner.student, on, optimizer)  # its parameters are others now
+    learner.shards = world
+
+
+def count(network: Network) -> int:
+    """Parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _network(backbone: Backbone, objective: AnyObjective) -> Network:

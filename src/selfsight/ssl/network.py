@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from selfsight.models.backbones import Backbone
 from selfsight.ssl.batch import Masks
+from selfsight.ssl.sharded import local
 
 IMAGE, PATCH = "image", "patch"
 """Names of the heads: one on the summary of a view, one on its patches."""
@@ -64,6 +65,11 @@ class Network(nn.Module):
             hidden_logits = head(rows if masks is None else rows.index_select(0, masks.places))
         return Seen(summaries, self.heads[IMAGE](summaries), tokens[0].patches, tokens[0].grid, hidden_logits)
 
+    def embed(self, images: Tensor) -> Tensor:
+        """Summaries [B, D] of images [B, C, H, W], without the heads."""
+        summary: Tensor = self.backbone(images).summary
+        return summary
+
     def statistics(self) -> Iterator[Tensor]:
         """What batch norm changes by looking at a batch."""
         for module in self.modules():
@@ -92,7 +98,7 @@ def update_teacher(
     Parameters only, as published: a teacher that looks at the views has batch-norm statistics of its own. Where it does not look,
     `buffers` hands it those of the student.
     """
-    ours, theirs = list[Tensor](teacher.parameters()), list[Tensor](student.parameters())
+    ours, theirs = local(teacher.parameters()), local(student.parameters())
     if finite is None or finite.device.type == "cpu":
         if finite is None or bool(finite):
             torch._foreach_lerp_(ours, theirs, 1 - momentum)

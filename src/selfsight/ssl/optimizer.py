@@ -14,6 +14,8 @@ from selfsight.config import Settings
 from selfsight.models.backbones import Backbone
 from selfsight.ssl.lars import LARS
 from selfsight.ssl.network import Network
+from selfsight.ssl.objectives.base import ALONE, Ranks
+from selfsight.ssl.sharded import local
 
 _MOMENTUM = 0.9
 
@@ -108,15 +110,18 @@ def step_if(finite: Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.
         optimizer.step()
 
 
-def clip_per_tensor(parameters: Iterable[nn.Parameter], limit: float) -> list[Tensor]:
+def clip_per_tensor(parameters: Iterable[nn.Parameter], limit: float, shards: Ranks = ALONE) -> list[Tensor]:
     """Scale each gradient whose own L2 norm is above `limit` (0: none); returns the norms before (`clip_gradients` of utils.py).
 
-    Unlike `clip_grad_norm_` the limit holds for every tensor by itself.
+    Unlike `clip_grad_norm_` the limit holds for every tensor by itself. Where tensors are divided between ranks (`shards`), the
+    squares of the norms of their parts are added up, all in one.
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    gradients = local(p.grad for p in parameters if p.grad is not None)
     if not gradients:
         return []
     norms = list(torch._foreach_norm(gradients))
+    if shards.count > 1:
+        norms = list(shards.sum(torch.stack(norms).square()).sqrt().unbind())
     if not limit:
         return norms
     factors = [(limit / (norm + 1e-6)).clamp(max=1.0) for norm in norms]

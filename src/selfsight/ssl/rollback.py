@@ -13,11 +13,16 @@ from dataclasses import replace
 from selfsight.errors import NonFiniteError
 from selfsight.runs import RunFolder, rewrite_jsonl
 from selfsight.ssl import checkpoint
+from selfsight.ssl.saving import newest_first
+from selfsight.ssl.sharded_checkpoint import DamagedError
 from selfsight.ssl.skips import LOWER, Diverged
 from selfsight.ssl.step import Learner
+from selfsight.ssl.world import World
 
 
-def roll_back(folder: RunFolder, learner: Learner, diverged: Diverged, fresh: Callable[[], Learner], rate: float) -> str:
+def roll_back(
+    folder: RunFolder, learner: Learner, diverged: Diverged, fresh: Callable[[], Learner], rate: float, world: World
+) -> str:
     """Puts an earlier state into `learner` and says which; `NonFiniteError` where that has been done before.
 
     That is the newest whole checkpoint from before the bad steps; one made just before them may be what went wrong, so it is
@@ -30,22 +35,22 @@ def roll_back(folder: RunFolder, learner: Learner, diverged: Diverged, fresh: Ca
             f"optimizer.learning_rate (say a quarter of {rate:.2g}) or optimizer.clip; if the same images recur in "
             f"{folder.skipped}, look at them"
         )
-    said = _restore(folder, learner, diverged.step, fresh)
+    said = _restore(folder, learner, diverged.step, fresh, world)
     learner.setbacks = replace(setbacks, in_a_row=0, rollbacks=1, rate_factor=setbacks.rate_factor * LOWER)
     return f"warning: {diverged}; back to {said} with {LOWER:g} times the learning rate. What was skipped is in {folder.skipped}"
 
 
-def _restore(folder: RunFolder, learner: Learner, before: int, fresh: Callable[[], Learner]) -> str:
+def _restore(folder: RunFolder, learner: Learner, before: int, fresh: Callable[[], Learner], world: World) -> str:
     whole = []
-    for path in (folder.checkpoint, folder.previous):
+    for path in newest_first(folder):
         try:
             whole.append((checkpoint.step_of(path) >= before, path))
-        except checkpoint.DamagedError:
+        except DamagedError:
             continue
     for _, path in sorted(whole, key=lambda pair: pair[0]):
         try:
-            checkpoint.restore(path, learner)
-        except checkpoint.DamagedError:
+            checkpoint.restore(path, learner, world)
+        except DamagedError:
             continue
         return f"step {learner.step} ({path.name})"
     other = fresh()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 from selfsight import runs
 from selfsight.errors import TrainingError, WeightsError
+from selfsight.runs import remove_folder
 from selfsight.ssl import checkpoint
 from selfsight.ssl.clock import Clock
+from selfsight.ssl.sharded import is_sharded
+from selfsight.ssl.sharded_checkpoint import DamagedError
 from selfsight.ssl.step import Learner
 from selfsight.ssl.world import BY_ITSELF, World
 
@@ -46,17 +50,33 @@ class Saving:
         """Nothing is written twice: a state that was restored and not trained on is on the disk, unless it has to be `anew`."""
         if self.learner.step == 0:
             raise TrainingError("no step was made; nothing to save")
-        if self.world.leads:
-            self._write(anew)
+        if self.learner.step != self._step or anew:
+            self._write()
+            self._step, self._newest_is_whole = self.learner.step, True
+        checkpoint.save_teacher(self.folder.teacher, self.learner, self.about, self.world)
         self.saved = time.monotonic()
         self.world.wait()  # a rank that went on to end would have the others ended while this one still writes
 
-    def _write(self, anew: bool) -> None:
-        if self.learner.step != self._step or anew:
-            previous = self.folder.previous if self._newest_is_whole else None
-            checkpoint.save(self.folder.checkpoint, self.learner, self.clock.elapsed, previous)
-            self._step, self._newest_is_whole = self.learner.step, True
-        checkpoint.save_teacher(self.folder.teacher, self.learner, self.about)
+    def _write(self) -> None:
+        """A folder where the state is divided, else a file."""
+        folder, learner, elapsed = self.folder, self.learner, self.clock.elapsed
+        file, folders = (folder.checkpoint, folder.previous), (folder.sharded, folder.sharded_previous)
+        divided = is_sharded(learner.student)
+        (latest, previous), other = (folders, file) if divided else (file, folders)
+        kept = previous if self._newest_is_whole else None
+        if divided:
+            checkpoint.save_sharded(latest, learner, elapsed, self.world, kept)
+        elif self.world.leads:
+            checkpoint.save(latest, learner, elapsed, kept)
+        if self.world.leads:
+            _remove(other if previous.exists() else other[1:])
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    """Checkpoints of the other kind, which a training that was first divided and then was not, or the reverse, leaves behind."""
+    for path in paths:
+        remove_folder(path)
+        path.unlink(missing_ok=True)
 
 
 class Restored(NamedTuple):
@@ -66,24 +86,37 @@ class Restored(NamedTuple):
     newest: bool
 
 
-def restore_newest(folder: runs.RunFolder, learner: Learner, say: Callable[[str], None]) -> Restored | None:
+def newest_first(folder: runs.RunFolder) -> list[Path]:
+    """Checkpoints of both kinds; one that does not tell its step takes its chance first."""
+
+    def rank(path: Path) -> tuple[bool, float]:
+        try:
+            step: float = checkpoint.step_of(path)
+        except DamagedError:
+            step = float("inf")
+        return path.stem != folder.sharded.stem, -step
+
+    return sorted(folder.checkpoints, key=rank)
+
+
+def restore_newest(
+    folder: runs.RunFolder, learner: Learner, say: Callable[[str], None], world: World = BY_ITSELF
+) -> Restored | None:
     """Take up the newest checkpoint that is whole, and `say` so where that is the older of the two; None where none was written.
 
     `WeightsError` where there are checkpoints and all are damaged, or where they are those of another network.
     """
-    faults = []
-    for path in (folder.checkpoint, folder.previous):
-        if not path.is_file():
-            faults.append(f"{path}: is missing")
-            continue
+    paths = newest_first(folder)
+    if not paths:
+        return None
+    faults = [] if paths[0].stem == folder.sharded.stem else [f"{folder.checkpoint}: is missing"]
+    for path in paths:
         try:
-            elapsed = checkpoint.restore(path, learner)
-        except checkpoint.DamagedError as error:
+            elapsed = checkpoint.restore(path, learner, world)
+        except DamagedError as error:
             faults.append(str(error))
             continue
         if faults:
             say(f"warning: {faults[0]}; going on from the one before it, {path.name} of step {learner.step}")
         return Restored(elapsed, newest=not faults)
-    if all(fault.endswith("is missing") for fault in faults):
-        return None
     raise WeightsError(f"{'; '.join(faults)}; nothing to go on from: start again with another --out, or bring back a copy")

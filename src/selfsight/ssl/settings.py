@@ -44,6 +44,7 @@ class TrainSettings(Settings):
     views: ViewSettings
     optimizer: OptimizerSettings
     device: str = "auto"
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     threads: int | None = Field(None, ge=1)
     workers: int = Field(0, ge=0)

@@ -14,7 +14,7 @@ from selfsight.device import autocast
 from selfsight.ssl.batch import Batch
 from selfsight.ssl.health import feature_signs
 from selfsight.ssl.network import Network, update_teacher
-from selfsight.ssl.objectives.base import AnyObjective, Loss, Ranks
+from selfsight.ssl.objectives.base import ALONE, AnyObjective, Loss, Ranks
 from selfsight.ssl.optimizer import OptimizerSettings, all_finite, clip_per_tensor, set_rates, step_if
 from selfsight.ssl.schedules import constant, cosine
 
@@ -32,7 +32,8 @@ class Setbacks:
 
 @dataclass
 class Learner:
-    """All that changes during a training. `run` is the student as it is called: itself, or wrapped for several devices."""
+    """All that changes during a training. `run` is the student as it is called: itself, or wrapped for several devices. `shards`
+    are the ranks between which its tensors are divided, if they are."""
 
     student: Network
     teacher: Network
@@ -41,6 +42,7 @@ class Learner:
     step: int = 0
     scaler: torch.amp.GradScaler | None = None
     setbacks: Setbacks = field(default_factory=Setbacks)
+    shards: Ranks = ALONE
     run: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
@@ -49,8 +51,7 @@ class Learner:
 
     def embed(self, images: Tensor) -> Tensor:
         """The teacher's summaries [B, D] of images [B, C, H, W]."""
-        summary: Tensor = self.teacher.backbone(images).summary
-        return summary
+        return self.teacher.embed(images)
 
     def collecting(self, last: bool) -> AbstractContextManager[None]:
         """Around a part of a batch: ranks exchange gradients in the `last` one alone."""
@@ -118,7 +119,7 @@ def train_step(
         parameter.grad = None
     if learner.scaler is not None:
         learner.scaler.unscale_(learner.optimizer)
-    norms = clip_per_tensor(student.parameters(), clip)
+    norms = clip_per_tensor(student.parameters(), clip, learner.shards)
     whole = over_ranks(average(losses), weight, objective.ranks)
     set_rates(learner.optimizer, rates.learning_rate, rates.weight_decay)
     finite = objective.ranks.sum((~all_finite(whole.value, norms)).float()) == 0

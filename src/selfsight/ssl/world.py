@@ -27,6 +27,8 @@ class World(Ranks):
     rank = 0
     local_rank = 0
     local_count = 1
+    control: Any = None
+    """The process group of decisions; None: the one of tensors, which is of the CPU already."""
 
     @property
     def leads(self) -> bool:
@@ -84,7 +86,7 @@ class Group(World):
     def __init__(self, rank: int, count: int, local_rank: int, local_count: int) -> None:
         self.rank, self.count = rank, count
         self.local_rank, self.local_count = local_rank, local_count
-        self.control: Any = dist.new_group(backend="gloo") if torch.cuda.is_available() else None
+        self.control = dist.new_group(backend="gloo") if torch.cuda.is_available() else None
 
     def device(self, name: str) -> torch.device:
         found = devices.resolve(name)
