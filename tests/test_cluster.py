@@ -14,7 +14,7 @@ import pytest
 import pictures
 import small_training
 from selfsight import api
-from selfsight.api.cluster import Cluster, Job
+from selfsight.cluster import Cluster, Job
 from selfsight.errors import ConfigError, InputError
 from selfsight.runs import RunFolder, read_jsonl
 
@@ -38,6 +38,7 @@ def reach(job: Any, out: Path, rows: int) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.timeout(600)
 def test_a_preempted_job_writes_a_checkpoint_comes_back_and_ends_as_if_nothing_had_been(photos: Path, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "run"
     small_training.train(photos, whole, epochs=30)
@@ -54,6 +55,7 @@ def test_a_preempted_job_writes_a_checkpoint_comes_back_and_ends_as_if_nothing_h
     assert losses(out) == pytest.approx(losses(whole), abs=1e-4)
 
 
+@pytest.mark.timeout(300)
 def test_a_training_that_fails_is_a_job_that_fails(tmp_path: Path) -> None:
     job = api.submit(["train", str(tmp_path / "nothing"), "--out", str(tmp_path / "run")], tmp_path / "run", "cluster=local")
     job.wait()

@@ -377,7 +377,7 @@ def doctor() -> None:
 
 def _submit(out: Path, cluster: str, resume: bool) -> None:
     """The same command without --slurm, as a job."""
-    from selfsight import api
+    from selfsight import cluster as clusters
 
     given, words = iter(sys.argv[1:]), []
     for word in given:
@@ -385,7 +385,7 @@ def _submit(out: Path, cluster: str, resume: bool) -> None:
             next(given)
         elif not word.startswith("--slurm="):
             words.append(word)
-    job = api.submit(words, out, cluster, resume=resume)
+    job = clusters.submit(words, out, cluster, resume=resume)
     print(f"submitted as job {job.job_id}; its logs: {job.paths.folder}. It goes on by itself when it was preempted")
 
 

@@ -3,11 +3,11 @@
 Argument names are those of the command line.
 """
 
-from selfsight.api.cluster import submit
 from selfsight.api.comparing import compare, report
 from selfsight.api.embedding import embed
 from selfsight.api.training import resume, train
 from selfsight.api.viewing import views
 from selfsight.api.watch import Silent, Watch
+from selfsight.cluster import submit
 
 __all__ = ["Silent", "Watch", "compare", "embed", "report", "resume", "submit", "train", "views"]

@@ -1,4 +1,7 @@
-"""A training as a job of a Slurm cluster, submitted through submitit; it goes on by itself after preemption."""
+"""A training as a job of a Slurm cluster, submitted through submitit; it goes on by itself after preemption.
+
+What stands by the training on each node imports no torch: it is there within a second, and small.
+"""
 
 from __future__ import annotations
 
