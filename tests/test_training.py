@@ -329,14 +329,6 @@ def test_what_cannot_be_resumed_says_why(pictures: Path, tmp_path: Path) -> None
         api.resume(tmp_path / "run")
 
 
-def test_a_resumed_run_keeps_its_settings(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train(pictures, tmp_path / "run", epochs=1)
-    with pytest.raises(SystemExit) as stop:
-        main(["train", str(pictures), "--out", str(tmp_path / "run"), "--resume", "--epochs", "9"])
-    assert stop.value.code == 2
-    assert "--epochs: a resumed run keeps the settings in its config.yaml" in capsys.readouterr().err
-
-
 # --- trainings that are lost ------------------------------------------------------------------------------------------
 
 

@@ -78,7 +78,9 @@ def _root(
 def train(
     data: Annotated[list[str] | None, typer.Argument(help=f"{_DATA} Several are mixed.", show_default=False)] = None,
     out: Annotated[Path, typer.Option(help="Run folder to make.", show_default=False)] = Path("runs/run"),
-    recipe: Annotated[str, typer.Option(help="Which recipe derives the settings.", rich_help_panel=_WHAT)] = "dino",
+    recipe: Annotated[
+        str | None, typer.Option(help="Which recipe derives the settings (dino).", rich_help_panel=_WHAT, show_default=False)
+    ] = None,
     domain: Domain = None,
     backbone: Annotated[
         str | None,
@@ -160,50 +162,18 @@ def train(
             from selfsight.errors import ConfigError
             from selfsight.terminal import Terminal, train_summary
 
+            told: dict[str, Any] = {"epochs": epochs, "minutes": minutes, "device": device, "limit": limit, "seed": seed}
+            told |= {"domain": domain, "backbone": backbone, "init": init, "guide": guide, "channels": channels}
+            told |= {"strict": strict or None, "max_bad": max_bad, "max_pixels": max_pixels, "config": config, "set": set or ()}
+            told["strategy"] = strategy
+            images = data[0] if data and len(data) == 1 else data
             with Terminal() as terminal:
                 if resume:
-                    other: dict[str, Any] = {"--epochs": epochs, "--minutes": minutes, "--config": config, "--set": set}
-                    other |= {
-                        "--domain": domain,
-                        "--seed": seed,
-                        "--backbone": backbone,
-                        "--init": init,
-                        "--guide": guide,
-                        "--limit": limit,
-                        "--device": device,
-                    }
-                    other |= {"--channels": channels, "--max-pixels": max_pixels}
-                    for option, value in other.items():
-                        if value is not None:
-                            raise ConfigError(
-                                f"{option}: a resumed run keeps the settings in its config.yaml; leave {option} out"
-                            )
-                    summary = api.resume(out, strategy=strategy, strict=strict or None, max_bad=max_bad, watch=terminal)
+                    summary = api.resume(out, data=images, recipe=recipe, watch=terminal, **told)
+                elif images:
+                    summary = api.train(images, out, recipe=recipe or "dino", watch=terminal, **told)
                 else:
-                    if not data:
-                        raise ConfigError(f"train: give DATA. {_DATA}")
-                    summary = api.train(
-                        data[0] if len(data) == 1 else data,
-                        out,
-                        recipe=recipe,
-                        domain=domain,
-                        backbone=backbone,
-                        init=init,
-                        guide=guide,
-                        epochs=epochs,
-                        minutes=minutes,
-                        limit=limit,
-                        seed=seed,
-                        device=device,
-                        strategy=strategy,
-                        channels=channels,
-                        strict=strict or None,
-                        max_bad=max_bad,
-                        max_pixels=max_pixels,
-                        config=config,
-                        set=set or (),
-                        watch=terminal,
-                    )
+                    raise ConfigError(f"train: give DATA. {_DATA}")
         except (Asked, Interrupted) as stopped:
             raise _stopped(stopped, data, out) from None
     terminal.say(train_summary(out, summary))

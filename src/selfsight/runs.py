@@ -2,8 +2,8 @@
 
 A run folder holds `config.yaml` (complete, reloadable), `metrics.jsonl`, TensorBoard events, the last two checkpoints
 (`checkpoint/latest.safetensors`, `checkpoint/previous.safetensors`; those of a divided training are folders without the ending),
-`teacher.safetensors`, `environment.json`, and, where there was reason, `init.safetensors`, `bad_images.jsonl` and
-`skipped.jsonl`. A file is written under a temporary name in the same
+`teacher.safetensors`, `environment.json`, and, where there was reason, `init.safetensors`, `bad_images.jsonl`,
+`skipped.jsonl` and `changes.jsonl`. A file is written under a temporary name in the same
 folder and renamed, so that a reader sees the old one or the new one and never a half.
 """
 
@@ -188,6 +188,7 @@ class RunFolder:
         self.environment = self.path / "environment.json"
         self.bad_images = self.path / "bad_images.jsonl"
         self.skipped = self.path / "skipped.jsonl"
+        self.changes = self.path / "changes.jsonl"
         self.tensorboard = self.path / "tensorboard"
 
     @property

@@ -19,9 +19,11 @@ from selfsight.api.watch import Silent, Watch
 from selfsight.data.decode import DecodeSettings
 from selfsight.data.presets import DEFAULT_DOMAIN
 from selfsight.data.sources import BadImage, Data, Source, absolute, first, open_source
+from selfsight.encoders import parse_spec
 from selfsight.errors import ConfigError, InputError, nearest
 from selfsight.runs import RunFolder, append_jsonl
 from selfsight.ssl import parallel
+from selfsight.ssl.changing import continued, record
 from selfsight.ssl.estimate import estimate
 from selfsight.ssl.facts import look_at
 from selfsight.ssl.fit import Training
@@ -103,20 +105,31 @@ def _begin(folder: RunFolder, bad: Sequence[BadImage]) -> None:
 def resume(
     out: str | Path,
     *,
+    epochs: float | None = None,
+    minutes: float | None = None,
+    device: str | None = None,
     strategy: str | None = None,
     strict: bool | None = None,
     max_bad: float | None = None,
+    config: str | Path | None = None,
+    set: Sequence[str] | Mapping[str, Any] = (),
     watch: Watch | None = None,
+    **again: Any,
 ) -> dict[str, Any]:
-    """Go on with an interrupted run from its last checkpoint, with its own settings but for what it bears of bad images and how
-    its state is divided between ranks."""
+    """Go on with an interrupted or finished run from its last checkpoint, with the settings in its `config.yaml`.
+
+    What leaves it the same training may change: the budget (it counts from the start of the run; the schedules go on at the share
+    of it that is used), the device, precision, threads, workers, `parts`, how its state is divided between ranks, how often it is
+    logged, probed and saved, and what it bears of bad images. The change is kept in `config.yaml` and listed in `changes.jsonl`.
+    Whatever else `train` takes may be given `again`, where it is as it was; `ConfigError` names what may not change.
+    """
     folder = RunFolder(out)
     if not folder.exists:
         raise InputError(f"{out}: is no run to resume; expected a folder with config.yaml, as 'selfsight train' leaves it")
-    settings = config.load(TrainSettings, folder.config)
-    if strategy is not None:
-        settings = config.build(TrainSettings, settings.model_dump() | {"strategy": strategy}, "--strategy")
-    settings = settings.model_copy(update={"tolerance": settings.tolerance.model_copy(update=_tolerance(strict, max_bad) or {})})
+    given = again | {"epochs": epochs, "minutes": minutes, "device": device, "strategy": strategy}
+    given |= {"tolerance": _tolerance(strict, max_bad)}
+    before = load_settings(folder)
+    settings = continued(before, _changes(given, config, set), folder)
     resumed = bool(folder.checkpoints)
     if folder.teacher.is_file() and not resumed:
         raise InputError(
@@ -132,8 +145,31 @@ def resume(
             )
         watch = watch if watch is not None and world.leads else Silent()
         start = None if resumed else saved_start(folder, settings)
+        if said := world.first(lambda: record(before, settings, folder)):
+            watch.say(said)
         following = _following(settings, Handed(), world)
         return _run(settings, source, folder, watch, world, start, following, resume=resumed)
+
+
+def load_settings(folder: RunFolder) -> TrainSettings:
+    """The settings that a run was made with."""
+    return config.load(TrainSettings, folder.config)
+
+
+def _changes(given: dict[str, Any], file: str | Path | None, overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """What a run is to go on with: a file of settings, over it what is named, over that single settings."""
+    file_tree = config.read_yaml(file) if file is not None else {}
+    set_tree = dict(overrides) if isinstance(overrides, Mapping) else config.parse_overrides(overrides)
+    given["views"] = _reading(given.pop("channels", None), given.pop("max_pixels", None))
+    if isinstance(given.get("backbone"), str):
+        given["backbone"] = {"name": given["backbone"]}
+    over = config.merge(config.merge(file_tree, {key: value for key, value in given.items() if value is not None}), set_tree)
+    if "data" in over:
+        over["data"] = seen_from_anywhere(over["data"])
+    for key in ("init", "guide"):
+        if isinstance(over.get(key), str):
+            over[key] = parse_spec(over[key]).absolute
+    return over
 
 
 def _following(settings: TrainSettings, handed: Handed, world: World) -> EncoderGuide | None:
