@@ -7,10 +7,11 @@ learns slowly, its first layers slowest of all (layer decay, Clark et al. 2020, 
 from __future__ import annotations
 
 from selfsight.models.backbones import is_vit_name
-from selfsight.ssl.recipes.base import Derived, Facts
+from selfsight.ssl.recipes.base import SMALL_SIDE, Derived, Facts
 from selfsight.ssl.recipes.dino import dino
 
-_RATE = 1e-4
+_SHARE = 0.2
+"""Of the rate at which `dino` trains a network that starts from nothing."""
 _SETTLING = 0.2
 
 
@@ -18,10 +19,11 @@ def adapt(facts: Facts, backbone: str | None) -> list[Derived]:
     """`dino` for a network that `--init` brings."""
     rows = [row for row in dino(facts, backbone) if not row.key.startswith("optimizer.") and row.key != "backbone.drop_path"]
     batch = next(row.value for row in rows if row.key == "batch_size")
+    usual = max(1e-3, 2e-3 * batch / 256) if facts.side < SMALL_SIDE else 5e-4 * batch / 256
     vit = backbone is None or is_vit_name(backbone)
     changes = [
         Derived("teacher_momentum", 0.996, "the teacher sees well and moves slowly"),
-        Derived("optimizer.learning_rate", round(_RATE * max(batch, 64) / 256, 8), f"{_RATE:.0e} x batch/256"),
+        Derived("optimizer.learning_rate", round(_SHARE * usual, 8), "a fifth of the usual rate, with AdamW for CNNs too"),
         Derived("optimizer.layer_decay", 0.75 if vit else 0.8, "what first layers see holds for all images"),
         Derived("optimizer.patch_embed_rate", 0.2, "as DINOv2"),
         Derived("optimizer.freeze_backbone", _SETTLING, "new heads settle first"),
