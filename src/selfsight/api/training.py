@@ -27,6 +27,7 @@ from selfsight.ssl.changing import continued, record
 from selfsight.ssl.estimate import estimate
 from selfsight.ssl.facts import look_at
 from selfsight.ssl.fit import Training
+from selfsight.ssl.memory import within_memory
 from selfsight.ssl.recipes import NEEDS, RECIPES, Derived, as_tree, replacing, with_domain
 from selfsight.ssl.settings import TrainSettings, check
 from selfsight.ssl.world import World
@@ -89,7 +90,9 @@ def train(
         initial = world.in_turn(lambda: handed.initial(settings.init))
         start = None if initial is None else initial.tensors(settings)
         following = _following(settings, handed, world)
-        watch.on_plan(settings, plan[1], estimate(settings, source, world, start, following))
+        with within_memory(settings, folder):
+            expected = estimate(settings, source, world, start, following)
+        watch.on_plan(settings, plan[1], expected)
         for note in () if initial is None else initial.notes:
             watch.say(f"{settings.init}: {note}")
         world.first(lambda: _begin(folder, plan[2]))
@@ -308,7 +311,8 @@ def _run(
     resume: bool,
 ) -> dict[str, Any]:
     probe = make_probe(source, settings.views, settings.seed, world.device(settings.device), world)
-    training = Training(
-        settings, source, folder, probe=probe, watcher=watch, resume=resume, world=world, start=start, guide=guide
-    )
-    return training.run()
+    with within_memory(settings, folder):
+        training = Training(
+            settings, source, folder, probe=probe, watcher=watch, resume=resume, world=world, start=start, guide=guide
+        )
+        return training.run()
