@@ -94,6 +94,14 @@ def train(
         str | None,
         typer.Option(help="Start from the weights of this encoder (see Encoders).", rich_help_panel=_WHAT, show_default=False),
     ] = None,
+    batch_size: Annotated[
+        str | None,
+        typer.Option(
+            help="Images a step, or auto: the most that fit into memory. Rates follow it.",
+            rich_help_panel=_WHAT,
+            show_default=False,
+        ),
+    ] = None,
     guide: Annotated[
         str | None,
         typer.Option(help="With --recipe distill: learn what this encoder sees.", rich_help_panel=_WHAT, show_default=False),
@@ -165,7 +173,7 @@ def train(
             told: dict[str, Any] = {"epochs": epochs, "minutes": minutes, "device": device, "limit": limit, "seed": seed}
             told |= {"domain": domain, "backbone": backbone, "init": init, "guide": guide, "channels": channels}
             told |= {"strict": strict or None, "max_bad": max_bad, "max_pixels": max_pixels, "config": config, "set": set or ()}
-            told["strategy"] = strategy
+            told |= {"strategy": strategy, "batch_size": _batch_size(batch_size)}
             images = data[0] if data and len(data) == 1 else data
             with Terminal() as terminal:
                 if resume:
@@ -343,6 +351,16 @@ def doctor() -> None:
     doctor_table(findings)
     if any(finding.level == "bad" for finding in findings):
         raise typer.Exit(1)
+
+
+def _batch_size(text: str | None) -> int | str | None:
+    from selfsight.errors import ConfigError
+
+    if text is None or text == "auto":
+        return text
+    if not text.isdigit() or not int(text):
+        raise ConfigError(f"--batch-size: expected a number of images or auto. Got {text!r}.")
+    return int(text)
 
 
 def _submit(out: Path, cluster: str, resume: bool) -> None:

@@ -5,12 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 
 from selfsight.errors import ConfigError
+
+_CGROUPS = tuple(
+    (Path(f"/sys/fs/cgroup/{limit}"), Path(f"/sys/fs/cgroup/{used}"))
+    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+)
+"""Where a container's limit stands and what is used of it, in either version of control groups."""
 
 
 def resolve(name: str = "auto") -> torch.device:
@@ -88,3 +97,31 @@ def matmul_gflops(device: torch.device, size: int = 1024, repeats: int = 8) -> f
         a @ a
     synchronize(device)
     return repeats * 2 * size**3 / (time.perf_counter() - start) / 1e9
+
+
+def peak_memory_mb(on: torch.device | None = None) -> float:
+    """The most memory so far in MiB: what torch took of a CUDA device, or what this process held.
+
+    Linux starts `ru_maxrss` at the parent's, so there the kernel's own mark is read.
+    """
+    if on is not None and on.type == "cuda":
+        return torch.cuda.max_memory_allocated(on) / 2**20
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 2**10
+    import resource  # not on Windows
+
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, others kilobytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def free_memory_mb(on: torch.device) -> float:
+    """Memory in MiB that a process may still take: of a CUDA device, or of this machine within the limit of its container."""
+    if on.type == "cuda":
+        return torch.cuda.mem_get_info(on)[0] / 2**20
+    left = [psutil.virtual_memory().available]
+    for limit, used in _CGROUPS:
+        if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
+            left.append(int(limit.read_text()) - int(used.read_text()))
+    return max(0, min(left)) / 2**20

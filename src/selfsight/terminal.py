@@ -104,6 +104,7 @@ def train_summary(out: Path, summary: Mapping[str, Any]) -> str:
     """The closing line of a training."""
     knn = f", 20-NN {summary['knn_top1']:.1f} %" if "knn_top1" in summary else ""
     text = f"done: {out}, {summary['step']} steps in {_duration(summary['elapsed_s'])}, loss {summary['loss']:.3f}{knn}"
+    text += f", {summary['peak_memory_mb'] / 2**10:.1f} GiB at most"
     return text + _skipped(RunFolder(out).bad_images)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from selfsight.ssl.changing import continued, record
 from selfsight.ssl.estimate import estimate
 from selfsight.ssl.facts import look_at
 from selfsight.ssl.fit import Training
-from selfsight.ssl.memory import within_memory
+from selfsight.ssl.memory import largest_batch, within_memory
 from selfsight.ssl.recipes import NEEDS, RECIPES, Derived, as_tree, replacing, with_domain
 from selfsight.ssl.settings import TrainSettings, check
 from selfsight.ssl.world import World
@@ -46,6 +46,7 @@ def train(
     guide: str | None = None,
     epochs: float | None = None,
     minutes: float | None = None,
+    batch_size: int | Literal["auto"] | None = None,
     limit: int | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -63,7 +64,8 @@ def train(
     `data` is a source, a list of them, or a mapping of sources to weights.
 
     `init` is an encoder whose weights the training starts from; network, sizes and normalisation follow it.
-    `guide` is an encoder that the recipe distill follows.
+    `guide` is an encoder that the recipe distill follows. Rates follow `batch_size`; "auto" is the largest that fits into
+    memory.
 
     Settings come, each over the one before, from the recipe for these images, from the `domain` (photos, documents, aerial,
     microscopy), which says how their views may be changed, from the file `config`, from the named arguments and from `set`
@@ -76,6 +78,7 @@ def train(
     given: dict[str, Any] = {"epochs": epochs, "minutes": minutes, "limit": limit, "seed": seed, "device": device}
     given |= {"domain": domain, "init": init, "guide": guide, "strategy": strategy}
     given |= {"tolerance": _tolerance(strict, max_bad), "views": _reading(channels, max_pixels)}
+    given |= {"batch_size": None if batch_size == "auto" else batch_size}
     folder = RunFolder(out)
     if folder.exists:
         raise InputError(f"{out}: holds a run already; go on with it by --resume, or give another --out")
@@ -90,6 +93,13 @@ def train(
         initial = world.in_turn(lambda: handed.initial(settings.init))
         start = None if initial is None else initial.tensors(settings)
         following = _following(settings, handed, world)
+        if batch_size == "auto":
+            if world.count > 1:
+                raise ConfigError(f"--batch-size auto: measures one device, and there are {world.count} ranks; give a number")
+            fits, why = largest_batch(settings, source, world.device(settings.device), start, following)
+            plan = plan_training(source, recipe, backbone, given | {"batch_size": fits}, config, set, world.cores, handed)
+            settings = plan[0].model_copy(update={"data": settings.data})
+            plan = plan[0], replacing(plan[1], [Derived("batch_size", fits, why)]), plan[2]
         with within_memory(settings, folder):
             expected = estimate(settings, source, world, start, following)
         watch.on_plan(settings, plan[1], expected)
@@ -225,7 +235,11 @@ def plan_training(
     name = section.get("name") if isinstance(section, Mapping) else None
     if name is not None and not isinstance(name, str):
         raise ConfigError(f"backbone.name: expected a name. Got {name!r}.")
-    rows = RECIPES[recipe](look.facts, name if initial is None else initial.name)
+    asked = over.get("batch_size")
+    facts = look.facts._replace(batch=asked if isinstance(asked, int) and asked > 0 else None)
+    rows = RECIPES[recipe](facts, name if initial is None else initial.name)
+    if facts.batch is not None:
+        rows = replacing(rows, [Derived("batch_size", facts.batch, "given")])
     if initial is not None:
         rows = replacing(rows, initial.rows())
     rows = replacing(rows, [] if guide is None else guide.rows())

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from selfsight.errors import SelfsightError
 from selfsight.results import Cost
@@ -40,7 +38,7 @@ def main(spec: str, device_name: str, batch: int) -> dict[str, object]:
     from selfsight.encoders import load_encoder
 
     on = device.resolve(device_name)
-    before = _peak_mb()
+    before = device.peak_memory_mb()
     encoder = load_encoder(spec).to(on)
     images = torch.rand(batch, 3, encoder.input_size, encoder.input_size, device=on)
     if on.type == "cuda":
@@ -54,7 +52,7 @@ def main(spec: str, device_name: str, batch: int) -> dict[str, object]:
         encoder.encode(images)
         device.synchronize(on)
         rates.append(batch / (time.perf_counter() - begin))
-    memory = torch.cuda.max_memory_allocated(on) / 2**20 if on.type == "cuda" else _peak_mb() - before
+    memory = device.peak_memory_mb(on) - (0.0 if on.type == "cuda" else before)
     cost = Cost(
         encoder=spec,
         parameters=encoder.parameters,
@@ -65,16 +63,6 @@ def main(spec: str, device_name: str, batch: int) -> dict[str, object]:
         batch_size=batch,
     )
     return cost.model_dump()
-
-
-def _peak_mb() -> float:
-    """Peak resident memory of this process. Linux starts `ru_maxrss` at the parent's, so there the kernel's mark is read."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) / 2**10
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, others kilobytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def estimate(
     on = world.device(settings.device)
     torch.set_num_threads(world.threads(settings.threads))
     learner = make_learner(settings, on, world, start, guide)
-    data_seconds, batch = _batch(settings, source, on, settings.batch_size // world.count)
+    data_seconds, batch = sample_batch(settings, source, on, settings.batch_size // world.count)
     times = []
     for _ in range(_STEPS):
         began = time.perf_counter()
@@ -65,7 +65,7 @@ def estimate(
     return Estimate(step, steps, steps * step, disk, network)
 
 
-def _batch(settings: TrainSettings, source: Source, on: torch.device, wanted: int) -> tuple[float, Batch]:
+def sample_batch(settings: TrainSettings, source: Source, on: torch.device, wanted: int) -> tuple[float, Batch]:
     """Seconds to make one batch, and the batch (images repeated where few can be read)."""
     start = time.perf_counter()
     spread = np.linspace(0, len(source) - 1, min(wanted, len(source))).astype(int)

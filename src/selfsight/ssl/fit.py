@@ -107,6 +107,7 @@ class Training:
             "step": self.learner.step,
             "elapsed_s": self.clock.elapsed,
             "loss": self.observing.last_loss,
+            "peak_memory_mb": round(device.peak_memory_mb(self.device), 1),
             "bad_images": len(self.bad),
             "skipped_steps": self.learner.setbacks.skipped,
             **final,

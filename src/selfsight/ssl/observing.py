@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from selfsight import device
 from selfsight.ssl.clock import Clock
 from selfsight.ssl.feed import Fed
 from selfsight.ssl.health import CERTAIN, CollapseWatch
@@ -73,6 +74,7 @@ class Observing:
             **self.learner.objective.schedule(rates.progress),
             "images_per_second": round(self.clock.images_per_second, 2),
             "wait_share": round(self.clock.wait_share, 4),
+            "peak_memory_mb": round(device.peak_memory_mb(self.device), 1),
         }
 
 

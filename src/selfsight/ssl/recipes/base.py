@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 class Facts(NamedTuple):
     """What a recipe may look at. `side` is the median of the shorter sides in pixels; `mean` and `std` are those of a channel;
-    `classes` is 0 without labels."""
+    `classes` is 0 without labels; `batch` is the one that was asked for, if any."""
 
     images: int
     side: int
@@ -21,6 +21,7 @@ class Facts(NamedTuple):
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     classes: int = 0
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,10 @@ def interpolated(images: int) -> tuple[int, float, float]:
 
 
 def fitting_batch(facts: Facts, wanted: int) -> int:
-    """The wanted batch, or less, so that an epoch has at least eight steps where there are few images."""
+    """The wanted batch, or less, so that an epoch has at least eight steps where there are few images; the one asked for
+    before all."""
+    if facts.batch is not None:
+        return facts.batch
     return max(1, min(wanted, 2 ** int(math.log2(max(1, facts.images / 8))), facts.images))
 
 
