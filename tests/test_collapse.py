@@ -118,3 +118,13 @@ def test_a_uniform_teacher_that_a_run_may_leave_is_given_the_longer_time() -> No
         watch.observe(step, signs)
     with pytest.raises(CollapseError, match=r"step 5: collapsed, the teacher's answer was uniform.*not sharp enough"):
         watch.observe(5, signs)
+
+
+def test_few_images_say_nothing_of_the_directions_in_which_features_vary() -> None:
+    signs = {"loss_over_chance": 1.5, "feature_dimensions": 2.0, "feature_spread": 0.8}
+    few, enough = (CollapseWatch(window=400, certain=2, images=images) for images in (4, 32))
+    for watch in (few, enough):
+        watch.observe(0, signs | {"loss_over_chance": 0.9})
+    few.observe(1, signs)
+    with pytest.raises(CollapseError, match=r"step 1: collapsed, the mean loss"):
+        enough.observe(1, signs)

@@ -15,6 +15,7 @@ from results_folder import INCUMBENT, build
 from selfsight.reporting import render
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (pip install selenium)")
+waiting = pytest.importorskip("selenium.webdriver.support.ui")
 DRIVER = shutil.which("chromedriver") or "/usr/bin/chromedriver"
 
 
@@ -61,6 +62,8 @@ def open_page(browser: Any, page: Path, width: int) -> None:
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     browser.get(page.as_uri())
+    drawn = "return [...document.querySelectorAll('.plot')].every(p => p.querySelector('.main-svg'))"
+    waiting.WebDriverWait(browser, 60).until(lambda page: page.execute_script(drawn), "not all plots were drawn within a minute")
 
 
 def requests(browser: Any) -> list[str]:

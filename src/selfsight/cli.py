@@ -6,12 +6,15 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from selfsight import __version__
 from selfsight.errors import ElsewhereError, Interrupted, SelfsightError
+
+if TYPE_CHECKING:
+    from selfsight.ssl.signals import Asked
 
 app = typer.Typer(
     name="selfsight",
@@ -377,24 +380,20 @@ def _submit(out: Path, cluster: str, resume: bool) -> None:
     print(f"submitted as job {job.job_id}; its logs: {job.paths.folder}. It goes on by itself when it was preempted")
 
 
-def _stopped(by: BaseException, data: list[str] | None, out: Path) -> Interrupted:
-    """Says with which command an interrupted training goes on, or begins again."""
-    from selfsight.device import leads
+def _stopped(by: Asked | Interrupted, data: list[str] | None, out: Path) -> Interrupted:
+    """`by`, with the command by which the training goes on, or begins again."""
     from selfsight.runs import RunFolder
-    from selfsight.ssl.signals import Asked
 
-    if isinstance(by, Asked):
+    if not isinstance(by, Interrupted):
         before = "" if RunFolder(out).exists else " before the first step, nothing is lost"
         by = Interrupted(by.number, f"stopped by {by.name}{before}")
-    if not leads():
-        pass  # the first rank says it for all
-    elif RunFolder(out).exists:
-        command = ["selfsight", "train", *(data or []), "--out", str(out), "--resume"]
-        print(f"{by}; go on with: {shlex.join(command)}")
+    if RunFolder(out).exists:
+        how = "go on with: " + shlex.join(["selfsight", "train", *(data or []), "--out", str(out), "--resume"])
     else:
-        print(f"{by}; start again with: {shlex.join(['selfsight', *sys.argv[1:]])}")
-    assert isinstance(by, Interrupted)
-    return by
+        how = "start again with: " + shlex.join(["selfsight", *sys.argv[1:]])
+    told = Interrupted(by.number, f"{by}; {how}")
+    told.alone = by.alone
+    return told
 
 
 def main(argv: list[str] | None = None) -> NoReturn:

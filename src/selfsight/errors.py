@@ -69,7 +69,7 @@ class Interrupted(SelfsightError):  # noqa: N818 (no error: the user asked for i
 
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)
-        self.exit_code = 128 + signal_number
+        self.number, self.exit_code = signal_number, 128 + signal_number
 
     @classmethod
     def by(cls, signal_number: int, step: int) -> Interrupted:

@@ -28,6 +28,8 @@ WORSE_THAN_CHANCE = 1.05
 """Mean loss, as a share of the loss at chance."""
 FEW_DIMENSIONS = 3.0
 """Mean dimensions of the features. Untrained networks have as few: by itself it is no sign."""
+ENOUGH_IMAGES = 16
+"""Images below which features have few dimensions however much they differ: N images span N - 1 at most."""
 ONE_POINT = 0.005
 """Spread of the features below which all images look alike."""
 CERTAIN = 100
@@ -58,11 +60,13 @@ class CollapseWatch:
     """Raises `CollapseError` once a collapse has shown itself over the last observations: `certain` of them where no healthy run
     looks so, `window` of them for the uniform teacher that a run may still leave.
 
-    `student_temperature` is that of the objective, if it has one.
+    `student_temperature` is that of the objective, if it has one; `images` are those whose features are looked at together.
     """
 
-    def __init__(self, window: int, certain: int = CERTAIN, student_temperature: float | None = None) -> None:
-        self.window, self.certain, self.student_temperature = window, certain, student_temperature
+    def __init__(
+        self, window: int, certain: int = CERTAIN, student_temperature: float | None = None, images: int = ENOUGH_IMAGES
+    ) -> None:
+        self.window, self.certain, self.student_temperature, self.images = window, certain, student_temperature, images
         self._seen: deque[Mapping[str, float]] = deque(maxlen=max(window, certain))
         self._first: float | None = None
 
@@ -113,7 +117,7 @@ class CollapseWatch:
         return list(self._seen)[-count:] if len(self._seen) >= count else []
 
     def _diverged(self, last: list[Mapping[str, float]]) -> bool:
-        if not last or self._first is None or any("feature_dimensions" not in s for s in last):
+        if self.images < ENOUGH_IMAGES or not last or self._first is None:
             return False
         loss = mean(s["loss_over_chance"] for s in last)
         worse = loss > max(WORSE_THAN_CHANCE, self._first)

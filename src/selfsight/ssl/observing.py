@@ -29,7 +29,8 @@ class Observing:
         self.skips = skips
         every = 1 if on.type == "cpu" else settings.log_every
         temperature = getattr(settings.objective, "student_temperature", None)
-        self._new_watch = partial(CollapseWatch, window(settings, on), max(1, CERTAIN // every), temperature)
+        together = settings.batch_size // (settings.parts * learner.objective.ranks.count)
+        self._new_watch = partial(CollapseWatch, window(settings, on), max(1, CERTAIN // every), temperature, together)
         self.collapse = self._new_watch()
         self.last_loss = float("nan")
 
