@@ -127,3 +127,9 @@ def test_doctor_looks_at_this_machine() -> None:
     assert done.returncode == 0, done.stdout
     for line in ("torch", "GFLOP/s", "JPEGs", "efficientnet-lite0"):
         assert line in done.stdout
+    assert "compiling" not in done.stdout
+
+
+def test_doctor_says_that_nothing_compiles_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "no-such-compiler is not installed" in run("doctor", "--compile").stdout

@@ -187,7 +187,7 @@ def test_a_divided_run_goes_on_from_and_to_any_number_of_ranks_whatever_ends_it(
     one_to_two = start(["train", "--out", str(run.path), "--resume", "--strategy", "fsdp"])
     reach(one_to_two, run.path, 20)
     one_to_two.send_signal(signal.SIGTERM)
-    _, told, error = finish(one_to_two)
+    _, _told, error = finish(one_to_two)
     assert error.count("selfsight: stopped by SIGTERM at step") == 1
     assert run.checkpoints == [run.sharded, run.sharded_previous]
 

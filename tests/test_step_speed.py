@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from objective_cases import CASES, Case
+from selfsight.errors import ConfigError
 from selfsight.models.backbones import BackboneSettings, build_backbone
 from selfsight.ssl.step import train_step
 
@@ -96,3 +97,31 @@ def test_nothing_in_a_step_waits_for_the_gpu(case: Case) -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert all(loss.isfinite() for loss in losses)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own look at its inputs
+@pytest.mark.parametrize("rope", [False, True])
+def test_compiled_blocks_take_the_same_step(rope: bool) -> None:
+    """All sizes of view, with stochastic depth and activations computed again."""
+    images = [torch.randn(4, 3, 32, 32), torch.randn(6, 3, 16, 16)]
+    found = []
+    for compiled in (False, True):
+        torch.manual_seed(1)
+        settings = BackboneSettings(name="vit_w32_d1_p8", image_size=32, rope=rope, drop_path=0.0, checkpointing=not rope)
+        backbone = build_backbone(settings)
+        if compiled:
+            backbone.compile_blocks()
+            before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        tokens = backbone.views(images, patches=False)
+        sum((each.summary**2).sum() for each in tokens).backward()
+        gradients = {key: p.grad for key, p in backbone.named_parameters() if p.grad is not None}
+        found.append([torch.cat([each.summary for each in tokens]), gradients])
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > before
+    torch.testing.assert_close(found[1], found[0], atol=1e-4, rtol=1e-3)
+
+
+def test_what_has_no_blocks_to_compile_says_so() -> None:
+    for name in ("test_resnet", "vit_relpos_small_patch16_224"):
+        with pytest.raises(ConfigError, match=f"compile: .* {name} has none"):
+            build_backbone(BackboneSettings(name=name)).compile_blocks()

@@ -35,9 +35,12 @@ class Finding(NamedTuple):
     text: str
 
 
-def doctor() -> list[Finding]:
-    """Look at everything; nothing is changed. The list is in the order shown."""
-    return [finding for look in _LOOKS for finding in look()]
+def doctor(compiling: bool = False) -> list[Finding]:
+    """Look at everything; nothing is changed. The list is in the order shown.
+
+    `compiling` measures what torch.compile gains, too, which takes a minute or more on a CPU.
+    """
+    return [finding for look in [*_LOOKS, *([_compiling] if compiling else [])] for finding in look()]
 
 
 def _python() -> Iterator[Finding]:
@@ -59,10 +62,11 @@ def _device() -> Iterator[Finding]:
         yield Finding("note", "no GPU", "small images and networks train here; photographs take days")
 
 
-def _precision() -> Iterator[Finding]:
-    """Forward and backward of a small ViT in both precisions, in turn."""
-    on = device.resolve("auto")
+def _small_vit(on: torch.device, compiled: bool = False) -> Callable[[str], float]:
+    """Forward and backward of a small ViT in a precision, timed."""
     net = build_backbone(BackboneSettings(name="vit_w192_d2_p4", image_size=32)).to(on)
+    if compiled:
+        net.compile_blocks()
     images = torch.randn(32, 3, 32, 32, device=on)
 
     def seconds(precision: str) -> float:
@@ -73,10 +77,30 @@ def _precision() -> Iterator[Finding]:
         device.synchronize(on)
         return time.perf_counter() - start
 
+    return seconds
+
+
+def _precision() -> Iterator[Finding]:
+    """Both precisions, in turn."""
+    seconds = _small_vit(device.resolve("auto"))
     turns = [(seconds("float32"), seconds("bfloat16")) for _ in range(6)][1:]
     gain = statistics.median(full / half for full, half in turns)
     advice = "train with --set precision=bfloat16" if gain > 1.1 else "float32 is as good here"
     yield Finding("good", "bfloat16", f"{gain:.1f} times the rate of float32 in a step of a small ViT; {advice}")
+
+
+def _compiling() -> Iterator[Finding]:
+    """Blocks as they are and compiled, in turn."""
+    on = device.resolve("auto")
+    if missing := device.missing_compiler(on):
+        yield Finding("note", "compiling", f"{missing} is not installed, so nothing can be compiled")
+        return
+    plain, compiled = _small_vit(on), _small_vit(on, compiled=True)
+    took = compiled("float32")
+    turns = [(plain("float32"), compiled("float32")) for _ in range(9)][1:]
+    gain = statistics.median(eager / fast for eager, fast in turns)
+    advice = "train with --set compile=true" if gain > 1.1 else "it does not pay here"
+    yield Finding("good", "compiling", f"{gain:.2f} times the rate in a step of a small ViT, after {took:.0f} s; {advice}")
 
 
 def _decoding() -> Iterator[Finding]:

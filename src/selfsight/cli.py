@@ -345,12 +345,14 @@ def views(
 
 
 @app.command(rich_help_panel="Start here")
-def doctor() -> None:
+def doctor(
+    compile: Annotated[bool, typer.Option("--compile", help="Measure what torch.compile gains, too (a minute or more).")] = False,
+) -> None:
     """What this machine has, what is missing, and how fast it is."""
     from selfsight import checkup
     from selfsight.terminal import doctor_table
 
-    findings = checkup.doctor()
+    findings = checkup.doctor(compile)
     doctor_table(findings)
     if any(finding.level == "bad" for finding in findings):
         raise typer.Exit(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -57,6 +58,12 @@ def cores() -> int:
 def leads() -> bool:
     """Whether this process speaks for all that were started together (by torchrun, which numbers them in RANK)."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def missing_compiler(device: torch.device) -> str | None:
+    """The C++ compiler that torch.compile would call on a CPU, where it is not installed."""
+    compiler = os.environ.get("CXX", "g++")
+    return compiler if device.type == "cpu" and shutil.which(compiler) is None else None
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:

@@ -81,6 +81,10 @@ class Backbone(nn.Module):
         with `pooled` and registers, and compute only what `summary` needs."""
         return [self(batch, hidden if place == 0 else None, mask_token) for place, batch in enumerate(batches)]
 
+    def compile_blocks(self) -> None:
+        """Let torch compile what a block does in training; called from elsewhere it stays as it is. Names stay, too."""
+        raise ConfigError(f"compile: is for the blocks of plain ViTs, and {self.settings.name} has none; take compile=false")
+
     @property
     def depth(self) -> int:
         """Blocks or stages, for rates that fall with depth."""

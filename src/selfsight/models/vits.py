@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ class Transformer(Backbone):
     """What all of timm's transformers have in common: prefix tokens, then patches, and blocks."""
 
     kind = "vit"
+    _compiled: Callable[..., Tensor] | None = None
 
     @property
     def patch_size(self) -> int:
@@ -53,10 +55,22 @@ class Transformer(Backbone):
 
     def through(self, block: nn.Module, x: Tensor, **options: Any) -> Tensor:
         """A block as a module, or called again in the backward pass where memory is to be saved."""
+        call = self._compiled if self._compiled is not None and self.training else _call
         if self.settings.checkpointing and self.training and torch.is_grad_enabled():
-            out: Tensor = checkpoint(block, x, use_reentrant=False, **options)
+            out: Tensor = checkpoint(call, block, x, use_reentrant=False, **options)
             return out
-        return block(x, **options)
+        return call(block, x, **options)
+
+    def compile_blocks(self) -> None:
+        # Every size of view, with gradient and without, is one more compilation, and so is every rate of stochastic depth.
+        dynamo = importlib.import_module("torch._dynamo")
+        dynamo.config.recompile_limit = max(64, dynamo.config.recompile_limit)
+        self._compiled = torch.compile(_call, dynamic=False)
+
+
+def _call(block: nn.Module, x: Tensor, **options: Any) -> Tensor:
+    out: Tensor = block(x, **options)
+    return out
 
 
 class ViT(Transformer):
@@ -165,6 +179,8 @@ class RotaryViT(Transformer):
 
 class OtherTransformer(Transformer):
     """A timm transformer of another class, through timm's own forward pass."""
+
+    compile_blocks = Backbone.compile_blocks
 
     def forward(self, images: Tensor, hidden: Tensor | None = None, mask_token: Tensor | None = None) -> Tokens:
         refuse_masks(self, hidden)

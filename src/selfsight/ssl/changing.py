@@ -18,7 +18,7 @@ from selfsight.ssl.settings import TrainSettings, check
 BUDGET = ("epochs", "minutes")
 MAY_CHANGE = (
     *BUDGET,
-    *("device", "precision", "threads", "workers", "parts", "strategy"),
+    *("device", "precision", "compile", "threads", "workers", "parts", "strategy"),
     *("log_every", "probe_every_epochs", "save_every_minutes", "collapse_window"),
     *("tolerance.strict", "tolerance.max_bad"),
 )

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
 from selfsight import device
+from selfsight.errors import ConfigError
 from selfsight.models.backbones import Backbone, build_backbone
 from selfsight.ssl.network import Network, make_teacher
 from selfsight.ssl.objectives import OBJECTIVES
@@ -47,6 +48,8 @@ def make_learner(
         begin(student, start)
     teacher = make_teacher(student, _network(build_backbone(settings.backbone.calm()), objective))
     divided = chosen(settings, world.count, count(student), memory_of(on)) == "fsdp"
+    if settings.compile:
+        _compile(student, teacher, on, divided)
     for module in () if divided else (student, teacher, objective):
         module.to(on)
     if world.count > 1 and on.type == "cuda":
@@ -71,6 +74,16 @@ def divide(
     learner.objective.to(on)
     learner.optimizer = make_optimizer(learner.student, on, optimizer)  # its parameters are others now
     learner.shards = world
+
+
+def _compile(student: Network, teacher: Network, on: torch.device, divided: bool) -> None:
+    """A block at a time: it is compiled once for all of them, and shared wrappers still see each."""
+    if divided:
+        raise ConfigError("compile: is not for a training divided by --strategy fsdp; take --strategy ddp, or compile=false")
+    if missing := device.missing_compiler(on):
+        raise ConfigError(f"compile: on a CPU it needs a C++ compiler, and {missing} is not installed; take compile=false")
+    for network in (student, teacher):
+        network.backbone.compile_blocks()
 
 
 def count(network: Network) -> int:

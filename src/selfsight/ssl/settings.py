@@ -46,6 +46,7 @@ class TrainSettings(Settings):
     device: str = "auto"
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    compile: bool = False
     threads: int | None = Field(None, ge=1)
     workers: int = Field(0, ge=0)
     log_every: int = Field(10, ge=1)
