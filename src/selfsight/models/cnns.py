@@ -31,8 +31,8 @@ class CNN(Backbone):
     def forward(self, images: Tensor, hidden: Tensor | None = None, mask_token: Tensor | None = None) -> Tokens:
         refuse_masks(self, hidden)
         if images.is_cuda:
-            # Maps keep the order of what comes in, in which cuDNN is faster. A CPU was measured to be slower in it; weights stay as
-            # they are, so that checkpoints and the optimiser's moments do.
+            # Maps keep the order of what comes in, in which cuDNN is faster (a CPU was measured to be slower in it). Weights stay
+            # as they are, so that checkpoints and the optimiser's moments do.
             images = images.contiguous(memory_format=torch.channels_last)
         x = self.net.forward_features(images)  # type: ignore[operator]
         # timm pools (and, in ConvNeXt, norms) in forward_head; with the classifier removed that is the pooled feature.
