@@ -9,6 +9,7 @@ import pytest
 from sklearn import metrics as sk
 
 from selfsight import metrics
+from selfsight.errors import DataError
 
 
 def unit(n: int, width: int, seed: int) -> np.ndarray:
@@ -109,3 +110,43 @@ def test_rankme_does_not_depend_on_scale_and_is_one_for_zeros() -> None:
     assert metrics.rankme(1000 * x) == pytest.approx(metrics.rankme(x), rel=1e-5)
     assert metrics.rankme(np.zeros((5, 3))) == 1.0
     assert metrics.rankme(np.ones((5, 3))) == pytest.approx(1.0, abs=1e-4)
+
+
+def slow_retrieval(vectors: np.ndarray, labels: np.ndarray, ks: list[int]) -> tuple[float, list[float], int]:
+    """One query and one rank at a time, in float64."""
+    precisions, hits = [], []
+    for i in range(len(vectors)):
+        others = [j for j in range(len(vectors)) if j != i]
+        others.sort(key=lambda j: (-round(float(vectors[i].astype(float) @ vectors[j]), 6), j))
+        at = [rank for rank, j in enumerate(others, 1) if labels[j] == labels[i]]
+        if at:
+            precisions.append(sum(n / rank for n, rank in enumerate(at, 1)) / len(at))
+            hits.append(at[0])
+    return 100 * np.mean(precisions), [100 * np.mean([hit <= k for hit in hits]) for k in ks], len(hits)
+
+
+def test_retrieval_equals_the_double_loop_and_scikit_learns() -> None:
+    vectors, labels = unit(300, 6, 0), np.random.default_rng(1).integers(0, 9, 300)
+    labels[0] = 77  # stands alone, so it has nothing to find
+    found = metrics.retrieval(vectors, labels, [1, 5])
+    slow, recall, queries = slow_retrieval(vectors, labels, [1, 5])
+    assert (found.queries, queries) == (299, 299)
+    assert found.mean_average_precision == pytest.approx(slow, abs=1e-3)
+    assert [found.recall[k] for k in (1, 5)] == pytest.approx(recall)
+    each = []
+    for i in range(1, 300):
+        rest = np.delete(np.arange(300), i)
+        each.append(sk.average_precision_score(labels[rest] == labels[i], vectors[rest] @ vectors[i]))
+    assert found.mean_average_precision == pytest.approx(100 * np.mean(each), abs=1e-3)
+
+
+def test_retrieval_among_equal_images_ranks_by_index() -> None:
+    """All alike: the others of a label come where their index puts them."""
+    found = metrics.retrieval(np.ones((4, 1), dtype=np.float32), np.array([0, 1, 0, 1]), [1, 2])
+    assert found.mean_average_precision == pytest.approx(100 * np.mean([1 / 2, 1 / 3, 1, 1 / 2]))
+    assert found.recall == {1: 25.0, 2: 75.0}
+
+
+def test_retrieval_without_two_of_a_label_says_so() -> None:
+    with pytest.raises(DataError, match="no label stands on two images"):
+        metrics.retrieval(unit(3, 4, 0), np.arange(3), [1])

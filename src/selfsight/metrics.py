@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from selfsight.errors import DataError
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
@@ -76,3 +79,37 @@ def rankme(features: Floats) -> float:
         return 1.0
     p = values / total + 1e-7
     return float(np.exp(-(p * np.log(p)).sum()))
+
+
+class Retrieval(NamedTuple):
+    """How well neighbours share a label: mean average precision and recall at each k, in percent, over `queries` images."""
+
+    mean_average_precision: float
+    recall: dict[int, float]
+    queries: int
+
+
+def retrieval(vectors: Floats, labels: Ints, ks: Sequence[int]) -> Retrieval:
+    """Each row of `vectors` [n, D], L2-normalised, asks for the others of its label; a row is never its own neighbour.
+
+    Average precision is the mean, over the relevant rows, of the precision at their rank; recall at k is the share of queries
+    with a relevant row among the first k (Recall@k of Jegou et al. 2011 and of metric learning). Equal similarities rank by
+    rising index. Queries whose label stands alone have nothing to find and do not count; a `DataError` where none is left.
+    """
+    precisions: list[float] = []
+    first_hits: list[int] = []
+    for start in range(0, len(vectors), _CHUNK):
+        rows = np.arange(start, min(start + _CHUNK, len(vectors)))
+        similarity = (vectors[rows] @ vectors.T).astype(np.float32)
+        similarity[np.arange(len(rows)), rows] = -np.inf  # the query itself comes last and is cut off
+        order = np.argsort(-similarity, axis=1, kind="stable")[:, :-1]
+        for relevant in labels[order] == labels[rows][:, None]:
+            ranks = np.flatnonzero(relevant) + 1
+            if len(ranks):
+                precisions.append(float((np.arange(1, len(ranks) + 1) / ranks).mean()))
+                first_hits.append(int(ranks[0]))
+    if not precisions:
+        raise DataError("retrieval: no label stands on two images, so there is nothing to find")
+    hits = np.array(first_hits)
+    recall = {k: float((hits <= k).mean() * 100) for k in ks}
+    return Retrieval(float(np.mean(precisions) * 100), recall, len(precisions))

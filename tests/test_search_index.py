@@ -1,0 +1,107 @@
+"""Nearest neighbours from an index, and pairs from blocks, against all similarities at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from selfsight import metrics
+from selfsight.errors import DataError
+from selfsight.search import Index, Pairs, groups, pairs
+
+
+def clustered(n: int, width: int = 32, centres: int = 50, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    middle = rng.normal(size=(centres, width))
+    return (middle[rng.integers(0, centres, n)] + 0.4 * rng.normal(size=(n, width))).astype(np.float32)
+
+
+def names(n: int) -> list[str]:
+    return [f"{i}.jpg" for i in range(n)]
+
+
+def slow_neighbours(vectors: np.ndarray, query: np.ndarray, k: int) -> list[int]:
+    cosines = [float(v @ query) / float(np.linalg.norm(v) * np.linalg.norm(query)) for v in vectors.astype(np.float64)]
+    return sorted(range(len(vectors)), key=lambda i: -cosines[i])[:k]
+
+
+def test_the_exact_index_finds_what_all_cosines_say_before_and_after_it_is_kept(tmp_path: Path) -> None:
+    vectors, queries = clustered(300), clustered(9, seed=1)
+    built = Index.build(vectors, names(300), "encoder")
+    built.save(tmp_path / "kept")
+    kept = Index.load(tmp_path / "kept")
+    assert built.exact and kept.exact and len(kept) == 300
+    assert (list(kept.keys), kept.fingerprint) == (names(300), "encoder")
+    assert isinstance(kept.vectors, np.memmap)
+    for index in (built, kept):
+        for query, found in zip(queries, index.search(queries, 7), strict=True):
+            assert found.places.tolist() == slow_neighbours(vectors, query, 7)
+            cosine = metrics.normalize(vectors[found.places]) @ metrics.normalize(query[None])[0]
+            np.testing.assert_allclose(found.similarities, cosine, atol=1e-6)
+
+
+def test_more_neighbours_than_vectors_gives_all_of_them_and_no_filling() -> None:
+    for threshold in (10, 1):
+        (found,) = Index.build(clustered(5, 8), names(5), "e", exact_below=threshold).search(clustered(1, 8), 20)
+        assert sorted(found.places.tolist()) == [0, 1, 2, 3, 4]
+
+
+def test_the_compressed_index_finds_95_percent_of_the_exact_neighbours(tmp_path: Path) -> None:
+    vectors, queries = clustered(6000), clustered(100, seed=0)
+    exact = Index.build(vectors, names(6000), "e").search(queries, 10)
+    built = Index.build(vectors, names(6000), "e", exact_below=6000)
+    built.save(tmp_path)
+    kept = Index.load(tmp_path)
+    assert not built.exact and not kept.exact
+    for index in (built, kept):
+        found = index.search(queries, 10)
+        shared = [len(set(a.places.tolist()) & set(b.places.tolist())) for a, b in zip(exact, found, strict=True)]
+        assert np.mean(shared) / 10 >= 0.95
+        assert all((np.diff(row.similarities) <= 0).all() for row in found)
+
+
+@pytest.mark.parametrize("missing", ["index.json", "index.faiss", "vectors.npy"])
+def test_an_index_with_a_part_missing_says_which(tmp_path: Path, missing: str) -> None:
+    Index.build(clustered(20, 8), names(20), "e").save(tmp_path)
+    (tmp_path / missing).unlink()
+    with pytest.raises(DataError, match=missing):
+        Index.load(tmp_path)
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(DataError, match="got 3 for 2 keys"):
+        Index.build(clustered(3, 8), names(2), "e")
+    index = Index.build(clustered(3, 8), names(3), "e")
+    with pytest.raises(DataError, match=r"expected queries of 8 numbers, .* got shape \(1, 4\)"):
+        index.search(np.ones((1, 4), dtype=np.float32), 1)
+    with pytest.raises(DataError, match="--k: expected a whole number from 1, got 0"):
+        index.search(np.ones((1, 8), dtype=np.float32), 0)
+
+
+@pytest.mark.parametrize("block", [7, 64, 4096])
+def test_pairs_are_those_of_the_double_loop_whatever_the_block(block: int) -> None:
+    a, b = metrics.normalize(clustered(60, 8, 5)), metrics.normalize(clustered(45, 8, 5, seed=0))
+    within = {(i, j) for i in range(60) for j in range(i + 1, 60) if float(a[i] @ a[j]) >= 0.9}
+    across = {(i, j) for i in range(60) for j in range(45) if float(a[i] @ b[j]) >= 0.9}
+    assert within and across
+    for found, expected in ((pairs(a, None, 0.9, block=block), within), (pairs(a, b, 0.9, block=block), across)):
+        assert set(zip(found.first.tolist(), found.second.tolist(), strict=True)) == expected
+        assert len(found.first) == len(expected)
+        assert (np.diff(found.similarities) <= 0).all()
+
+
+def test_too_many_pairs_ask_for_a_higher_similarity() -> None:
+    with pytest.raises(DataError, match=r"--above 0\.5: more than 10 pairs"):
+        pairs(np.ones((9, 1), dtype=np.float32), None, 0.5, most=10)
+    with pytest.raises(DataError, match="--above: expected a cosine"):
+        pairs(np.ones((9, 1), dtype=np.float32), None, 1.5)
+
+
+def test_groups_are_what_pairs_connect_the_largest_first() -> None:
+    same = np.ones(4, dtype=np.float32)
+    found = Pairs(np.array([5, 0, 1, 7]), np.array([6, 1, 2, 8]), same)
+    assert groups(found, 9).tolist() == [1, 0, 0, 2]
+    across = Pairs(np.array([0, 1, 1]), np.array([0, 1, 2]), same[:3])
+    assert groups(across, 2, 3).tolist() == [1, 0, 0]
