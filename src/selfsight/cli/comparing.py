@@ -1,0 +1,71 @@
+"""`compare` and `report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from selfsight.cli.options import Data, Device, MaxBad, MaxPixels, NoImages, Strict, Workers
+
+
+def compare(
+    data: Data,
+    encoder: Annotated[
+        list[str], typer.Option("--encoder", "-e", help="An encoder; the first is the incumbent.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Results folder.", show_default=False)],
+    test: Annotated[str | None, typer.Option(help="Test images; default: a quarter of each class.", show_default=False)] = None,
+    incumbent: Annotated[str | None, typer.Option(help="The encoder in use today, if not the first.", show_default=False)] = None,
+    tasks: Annotated[str, typer.Option(help="Tasks, separated by commas.")] = "knn,linear",
+    seeds: Annotated[int, typer.Option(help="Repeats of tasks that draw at random.")] = 1,
+    margin: Annotated[float, typer.Option(help="Points that a cheaper challenger may be worse.")] = 1.0,
+    limit: Annotated[int | None, typer.Option(help="First N training images, N test images drawn.", show_default=False)] = None,
+    group_by: Annotated[
+        str | None, typer.Option(help="Column (patient, video, site) whose groups stay in one part.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of splits.")] = 0,
+    device: Device = "auto",
+    workers: Workers = 0,
+    strict: Strict = False,
+    max_bad: MaxBad = 5.0,
+    max_pixels: MaxPixels = None,
+    no_images: NoImages = False,
+) -> None:
+    """Compare encoders on your images; writes results and a report with the verdict."""
+    from selfsight import api
+    from selfsight.terminal import Terminal, compare_summary
+
+    with Terminal() as terminal:
+        results = api.compare(
+            data,
+            encoder,
+            out,
+            test=test,
+            incumbent=incumbent,
+            tasks=[name.strip() for name in tasks.split(",") if name.strip()],
+            margin=margin,
+            seeds=seeds,
+            seed=seed,
+            limit=limit,
+            group_by=group_by,
+            device=device,
+            workers=workers,
+            strict=strict,
+            max_bad=max_bad,
+            max_pixels=max_pixels,
+            images=not no_images,
+            watch=terminal,
+        )
+    compare_summary(terminal, results, out)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="Results folder of a comparison.")],
+    no_images: NoImages = False,
+) -> None:
+    """Draw report.html of a results folder again."""
+    from selfsight import api
+
+    print(api.report(folder, images=not no_images))
