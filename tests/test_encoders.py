@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -119,6 +121,24 @@ class TestContract:
         assert torch.equal(copy(picture), encoder.prepare(picture))
         assert copy(picture).shape == (3, 32, 32)
 
+    def test_every_pool_gives_features_of_its_own(self, spec: Callable[[int], str]) -> None:
+        plain = load_encoder(spec(0))
+        images = torch.stack([plain.prepare(p) for p in pictures(3)])
+        assert plain.pools[0] == plain.pool
+        seen = {plain.fingerprint}
+        for pool in plain.pools[1:]:
+            encoder = load_encoder(f"{spec(0)}{'&' if '?' in spec(0) else '?'}pool={pool}")
+            features = encoder.encode(images)
+            assert encoder.pool == pool
+            assert encoder.pools == plain.pools
+            assert features.shape == (3, encoder.feature_width) == (3, math.prod(encoder.feature_shape))
+            assert features.dtype == torch.float32
+            assert torch.isfinite(features).all()
+            assert not torch.allclose(features[0], features[1])
+            torch.testing.assert_close(features[1:2], encoder.encode(images[1:2]), rtol=1e-5, atol=1e-5)
+            seen.add(encoder.fingerprint)
+        assert len(seen) == len(plain.pools)
+
     def test_an_unknown_option_names_the_nearest(self, spec: Callable[[int], str]) -> None:
         with pytest.raises(WeightsError, match=r"has no option 'sise'\. Did you mean 'size'\?"):
             load_encoder(spec(0) + ("&" if "?" in spec(0) else "?") + "sise=3")
@@ -161,9 +181,17 @@ class TestSpecs:
             (f"random/{VIT}?size=33", f"random/{VIT}?size=33: 'size' must be a multiple of the patch, 8, got 33; 32 is one"),
             (
                 f"random/{VIT}?size=32&pool=gap",
-                f"random/{VIT}?size=32&pool=gap: 'pool' must be one of cls, mean, cls+mean for this network; got 'gap'",
+                f"random/{VIT}?size=32&pool=gap: 'pool' must be one of cls, mean, cls+mean, patches for this network; got 'gap'",
             ),
-            ("random/resnet10t?size=32&pool=cls", "'pool' must be one of gap for this network; got 'cls'"),
+            (
+                "random/resnet10t?size=32&pool=cls",
+                "must be one of gap, gem, stage1, stage2, stage3, stage4, stage5 for this network",
+            ),
+            ("pixels?size=32x", "'size' must be a whole number from 8, or height x width such as 224x448; got '32x'"),
+            ("pixels?aspect=keep", "the pixels of differently shaped pictures cannot be compared"),
+            (f"random/{VIT}?size=32x48&aspect=keep", "'aspect=keep' needs the shorter side alone, such as size=32"),
+            (f"random/{VIT}?size=32x44", "must be a multiple of the patch, 8, got 44; 40 is one"),
+            (f"random/{VIT}?size=32&aspect=keep&pool=patches", "has another length for every shape of picture"),
             ("random/resnet5", "random/resnet5: backbone 'resnet5': timm has no such network. Did you mean 'resnet50'?"),
             ("runs/none", "runs/none: 'runs/none' is no run folder; expected one with config.yaml and teacher.safetensors"),
             ("onnx/none.onnx", "onnx/none.onnx: 'none.onnx' does not exist; expected an .onnx file"),
@@ -189,11 +217,77 @@ class TestPreprocess:
         picture = pictures(1, size)[0]
         torch.testing.assert_close(ours(picture), theirs(picture), rtol=0, atol=1e-6)
 
+    @pytest.mark.parametrize("size", [(48, 40), (333, 500), (1000, 256), (64, 96)])
+    def test_height_by_width_is_a_central_cut_of_the_covering_picture(self, size: tuple[int, int]) -> None:
+        picture = pictures(1, size)[0]
+        ours = Preprocess(64, width=96, crop_pct=1.0, mean=(0, 0, 0), std=(1, 1, 1))(picture)
+        assert ours.shape == (3, 64, 96)
+        width, height = size
+        scale = max(64 / height, 96 / width)
+        whole = picture.resize((max(96, int(width * scale)), max(64, int(height * scale))), Image.Resampling.BICUBIC)
+        left, top = round((whole.width - 96) / 2), round((whole.height - 64) / 2)
+        expected = torch.from_numpy(np.array(whole.crop((left, top, left + 96, top + 64)))).permute(2, 0, 1) / 255
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("size", "shape"), [((48, 40), (32, 32)), ((500, 333), (32, 48)), ((256, 1000), (120, 32)), ((40, 40), (32, 32))]
+    )
+    def test_a_kept_aspect_loses_less_than_a_patch(self, size: tuple[int, int], shape: tuple[int, int]) -> None:
+        prepare = Preprocess(32, crop_pct=0.5, aspect="keep", multiple=8)
+        assert prepare(pictures(1, size)[0]).shape == (3, *shape)
+
     def test_a_long_strip_needs_no_memory(self) -> None:
         assert Preprocess(64)(Image.new("RGB", (1, 60_000))).shape == (3, 64, 64)
 
 
 class TestPools:
+    @torch.no_grad()
+    def test_last4_is_the_cls_of_the_last_four_blocks(self) -> None:
+        encoder = load_encoder("random/vit_w32_d5_p8?size=32&pool=last4")
+        assert isinstance(encoder, TorchEncoder)
+        net, images = encoder.backbone.net, torch.rand(2, 3, 32, 32)
+        kept: list[torch.Tensor] = []
+        for block in net.blocks[1:]:
+            block.register_forward_hook(lambda module, args, out: kept.append(net.norm(out)[:, 0]))
+        features = encoder.encode(images)
+        torch.testing.assert_close(features, torch.cat(kept, dim=1))
+        assert features.shape == (2, 4 * 32)
+        assert "last4" not in load_encoder("random/vit_w32_d3_p8?size=32").pools
+
+    @torch.no_grad()
+    def test_gem_lies_between_mean_and_maximum(self) -> None:
+        encoder = load_encoder("random/resnet10t?size=64&pool=gem")
+        assert isinstance(encoder, TorchEncoder)
+        images = torch.rand(2, 3, 64, 64)
+        maps = encoder.backbone.net.forward_features(images).clamp_min(1e-6)
+        expected = (maps**3).mean((2, 3)) ** (1 / 3)
+        features = encoder.encode(images)
+        torch.testing.assert_close(features, expected)
+        assert (features >= maps.mean((2, 3)) - 1e-6).all()
+        assert (features <= maps.amax((2, 3)) + 1e-6).all()
+
+    @torch.no_grad()
+    def test_stages_are_the_maps_of_a_cnn(self) -> None:
+        stage, last = (load_encoder(f"random/resnet10t?size=64&pool=stage{n}") for n in (3, 5))
+        assert isinstance(stage, TorchEncoder)
+        images = torch.rand(2, 3, 64, 64)
+        seen: list[torch.Tensor] = []
+        stage.backbone.net.layer2.register_forward_hook(lambda module, args, out: seen.append(out))
+        features = stage.encode(images).unflatten(1, stage.feature_shape)
+        assert stage.feature_shape == (8 * 8, 128)
+        torch.testing.assert_close(features, seen[0].flatten(2).transpose(1, 2))
+        whole = last.encode(images).unflatten(1, last.feature_shape).mean(1)
+        torch.testing.assert_close(whole, load_encoder("random/resnet10t?size=64").encode(images), rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("name", [VIT, "resnet10t"])
+    def test_pictures_that_are_not_square(self, name: str) -> None:
+        wide, kept = load_encoder(f"random/{name}?size=32x64"), load_encoder(f"random/{name}?size=32&aspect=keep")
+        picture = pictures(1, (128, 64))[0]
+        assert wide.prepare(picture).shape == kept.prepare(picture).shape == (3, 32, 64)
+        assert (wide.prepare.text, kept.prepare.text) == ("32 x 64 px", "32 px, aspect kept")
+        features = kept.encode(kept.prepare(picture)[None])
+        assert features.shape == (1, kept.feature_width) == (1, wide.feature_width)
+
     def test_cls_and_mean_side_by_side(self) -> None:
         both, cls, mean = (load_encoder(f"random/{VIT}?size=32&pool={p}") for p in ("cls+mean", "cls", "mean"))
         images = torch.stack([both.prepare(p) for p in pictures(2)])

@@ -164,6 +164,7 @@ class TestAllOrNothing:
         )
 
     def test_no_architecture(self, tmp_path: Path) -> None:
+        torch.save(network("test_efficientnet").state_dict(), tmp_path / "a.pt")
         assert "which network is it? Add ?arch=" in message(f"file/{tmp_path}/a.pt")
 
 

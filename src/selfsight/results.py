@@ -43,6 +43,7 @@ class EncoderRecord(Record):
     weights: str
     pool: str
     input_size: int
+    input: str = ""
     feature_width: int
     parameters: int
 

@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from selfsight.encoders import Encoder, TorchEncoder, load_encoder, parse_spec
-from selfsight.encoders.preprocess import Preprocess
 from selfsight.errors import ConfigError, WeightsError
 from selfsight.ssl.objectives import Look
 from selfsight.ssl.recipes import Derived
@@ -23,7 +22,7 @@ class EncoderGuide:
 
     def __init__(self, spec: str) -> None:
         loaded: Encoder = load_encoder(spec)
-        if not isinstance(loaded.prepare, Preprocess) or loaded.kind == "pixels":
+        if loaded.kind == "pixels":
             raise WeightsError(
                 f"--guide {spec}: has nothing to teach; expected a network, such as efficientnet-lite0 or timm/NAME"
             )

@@ -40,7 +40,7 @@ def main(spec: str, device_name: str, batch: int) -> dict[str, object]:
     on = device.resolve(device_name)
     before = device.peak_memory_mb()
     encoder = load_encoder(spec).to(on)
-    images = torch.rand(batch, 3, encoder.input_size, encoder.input_size, device=on)
+    images = torch.rand(batch, 3, *encoder.prepare.shape, device=on)
     if on.type == "cuda":
         torch.cuda.reset_peak_memory_stats(on)
     encoder.encode(images)

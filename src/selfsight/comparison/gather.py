@@ -107,6 +107,7 @@ def record(encoder: Encoder, role: Role) -> EncoderRecord:
         weights=encoder.weights,
         pool=encoder.pool,
         input_size=encoder.input_size,
+        input=encoder.prepare.text,
         feature_width=encoder.feature_width,
         parameters=encoder.parameters,
     )

@@ -3,39 +3,54 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cached_property
-from typing import Self
+from typing import Self, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from selfsight.data.decode import DecodeSettings, Picture
+from selfsight.data.decode import DecodeSettings
+from selfsight.encoders.pools import Pool, of_tokens, pools_of
+from selfsight.encoders.preprocess import Preprocess
 from selfsight.errors import WeightsError
 from selfsight.models.backbones import Backbone, Tokens
+
+T = TypeVar("T")
+_STRIDE = 32
+"""Of the last stage of almost every CNN."""
 
 
 class Encoder(ABC):
     """What every encoder offers.
 
     `spec` is the text it was loaded from. `kind` is `vit`, `cnn`, `pixels` or `other`. `weights` says in a sentence where the
-    weights come from. `pool` names how one vector is made of the network's output. `input_size` is the side of its input in
-    pixels, `feature_width` the length D of a feature vector, `parameters` how many numbers were learnt. `notes` lists what was
-    assumed or set aside while loading. `read` says how its images are decoded; `prepare` turns one (RGB picture, or pixels
-    [H, W, C] of another number of channels) into the tensor [C, S, S] that `encode` takes, and is picklable.
+    weights come from. `pool` names what is taken of the network's output, one of `pools` (see the module of that name), whose
+    first is the default. `input_size` is the side of its input in pixels, the height where it is not square; `feature_width` the
+    length D of a feature vector, which is laid out as `feature_shape`: (D,), or (N, W) for a dense pool. `parameters` is how many
+    numbers were learnt. `notes` lists what was assumed or set aside while loading. `read` says how its images are decoded;
+    `prepare` turns one (RGB picture, or pixels [H, W, C] of another number of channels) into the tensor [C, H, W] that `encode`
+    takes, and is picklable.
     """
 
     spec: str
     kind: str
     weights: str
     pool: str
+    pools: tuple[str, ...]
     input_size: int
     feature_width: int
     parameters: int
     notes: list[str]
-    prepare: Callable[[Picture], Tensor]
+    prepare: Preprocess
     read: DecodeSettings = DecodeSettings()
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        return (self.feature_width,)
 
     @property
     @abstractmethod
@@ -44,36 +59,59 @@ class Encoder(ABC):
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
-        """[B, 3, S, S] on the encoder's device -> float32 [B, D] on the same device."""
+        """[B, C, H, W] on the encoder's device -> float32 [B, D] on the same device."""
 
     def to(self, device: torch.device | str) -> Self:
         """Move the weights; encoders without weights on a device stay as they are."""
         return self
 
 
+class Pooled(nn.Module):
+    """Backbone and pool as one network: images [B, C, H, W] -> features [B, D]. What is run, compiled and exported."""
+
+    def __init__(self, backbone: Backbone, pool: Pool) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pool = pool
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.pool(self.backbone, images).flatten(1).float()
+
+
 class TorchEncoder(Encoder):
-    """A backbone and a way to pool its tokens. `backbone` is the network itself, for attention maps and fine-tuning.
+    """A backbone and a pool. `backbone` is the network itself, for attention maps and fine-tuning; `network` gives its features.
 
     Always float32: features that are kept must not depend on which machine made them.
     """
 
-    def __init__(
-        self, spec: str, backbone: Backbone, prepare: Callable[[Picture], Tensor], size: int, pool: str | None, weights: str
-    ) -> None:
+    def __init__(self, spec: str, backbone: Backbone, prepare: Preprocess, pool: str | None, weights: str) -> None:
         self.spec = spec
         self.backbone = backbone.eval().requires_grad_(False)
         self.kind = backbone.kind
         self.weights = weights
-        self.input_size = size
+        self.prepare = _in_whole_patches(spec, prepare, backbone)
+        self.input_size = prepare.size
         self.parameters = backbone.parameter_count
         self.notes = []
-        self.prepare = prepare
         # Depthwise convolutions on a CPU are a third faster with channels last.
         self._format = torch.channels_last if backbone.kind == "cnn" else torch.contiguous_format
         self.backbone.to(memory_format=self._format)
-        probe = self._probe()
-        self.pool = _checked_pool(spec, pool, _pools(self.kind, probe))
-        self.feature_width = _pooled(probe, self.pool).shape[1]
+        probe = torch.zeros(1, backbone.settings.channels, *prepare.shape)
+        seen = self._try(self.tokens, probe)
+        known = pools_of(backbone, seen)
+        self.pools = tuple(known)
+        self.pool = _checked_pool(spec, pool, self.pools)
+        with torch.no_grad():
+            taken = of_tokens(seen, self.pool)
+            self._shape = tuple((known[self.pool](backbone, probe) if taken is None else taken).shape[1:])
+        if len(self._shape) > 1 and self.prepare.aspect == "keep" and self.pool != "registers":
+            raise WeightsError(f"{spec}: 'pool={self.pool}' has another length for every shape of picture; leave 'aspect' out")
+        self.feature_width = math.prod(self._shape)
+        self.network = Pooled(backbone, known[self.pool]).eval()
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        return self._shape
 
     @cached_property
     def fingerprint(self) -> str:
@@ -87,32 +125,39 @@ class TorchEncoder(Encoder):
             return self.backbone(images.contiguous(memory_format=self._format))
 
     def encode(self, images: Tensor) -> Tensor:
-        return _pooled(self.tokens(images), self.pool).float()
+        with torch.no_grad():
+            features: Tensor = self.network(images.contiguous(memory_format=self._format))
+        return features
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
-        """Images [B, C, S, S] -> features [B, D], and in one pass the patches [B, N, W] over their grid."""
+        """Images [B, C, H, W] -> features [B, D], and the patches [B, N, W] over their grid; in one pass where the pool is one of
+        tokens."""
         tokens = self.tokens(images)
-        return _pooled(tokens, self.pool).float(), tokens.patches.float(), tokens.grid
+        pooled = of_tokens(tokens, self.pool)
+        features = self.encode(images) if pooled is None else pooled.flatten(1).float()
+        return features, tokens.patches.float(), tokens.grid
 
     def to(self, device: torch.device | str) -> Self:
         self.backbone.to(device)
         return self
 
-    def _probe(self) -> Tokens:
-        """The outputs for one black picture: what there is to pool, how wide it is, and whether the size is possible."""
-        side = self.backbone.patch_size
-        if self.input_size % side:
-            below = max(side, self.input_size // side * side)
-            raise WeightsError(
-                f"{self.spec}: 'size' must be a multiple of the patch, {side}, got {self.input_size}; {below} is one"
-            )
+    def _try(self, call: Callable[[Tensor], T], probe: Tensor) -> T:
+        """What the network makes of a black picture; a `WeightsError` where it does not take the size."""
         try:
-            return self.tokens(torch.zeros(1, self.backbone.settings.channels, self.input_size, self.input_size))
+            return call(probe)
         except (AssertionError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise WeightsError(
-                f"{self.spec}: the network does not take pictures of {self.input_size} pixels ({reason})"
-            ) from None
+            raise WeightsError(f"{self.spec}: the network does not take pictures of {self.prepare.text} ({reason})") from None
+
+
+def _in_whole_patches(spec: str, prepare: Preprocess, backbone: Backbone) -> Preprocess:
+    """`prepare` for pictures of whole patches; CNNs take any size, and are given few sizes, in steps of their last stride."""
+    side = backbone.patch_size
+    for length in dict.fromkeys(prepare.shape):
+        if length % side:
+            below = max(side, length // side * side)
+            raise WeightsError(f"{spec}: 'size' must be a multiple of the patch, {side}, got {length}; {below} is one")
+    return replace(prepare, multiple=side if backbone.kind == "vit" else _STRIDE) if prepare.aspect == "keep" else prepare
 
 
 def digest(texts: Iterable[str], tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -127,22 +172,9 @@ def digest(texts: Iterable[str], tensors: Iterable[tuple[str, Tensor]]) -> str:
     return total.hexdigest()
 
 
-def _pools(kind: str, tokens: Tokens) -> tuple[str, ...]:
-    """How the outputs can be pooled, the default first."""
-    if tokens.cls is not None:
-        return ("cls", "mean", "cls+mean")
-    return ("mean",) if kind == "vit" else ("gap",)
-
-
 def _checked_pool(spec: str, asked: str | None, valid: tuple[str, ...]) -> str:
     if asked is None:
         return valid[0]
     if asked not in valid:
         raise WeightsError(f"{spec}: 'pool' must be one of {', '.join(valid)} for this network; got '{asked}'")
     return asked
-
-
-def _pooled(tokens: Tokens, pool: str) -> Tensor:
-    if tokens.cls is None or pool in ("mean", "gap"):
-        return tokens.pooled
-    return torch.cat([tokens.cls, tokens.pooled], dim=1) if pool == "cls+mean" else tokens.cls

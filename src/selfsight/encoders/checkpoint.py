@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,11 @@ from selfsight.errors import WeightsError
 EXPECTS = "a .safetensors, .pt, .pth or .ckpt file of weights"
 _CONTAINERS = ("state_dict_ema", "model_ema", "ema", "teacher", "state_dict", "model_state_dict", "model", "student", "module")
 """Where trainers put the weights, the averaged ones first."""
+
+
+class _Inert:
+    """Stands for argparse.Namespace, in which the published trainings keep their arguments: it holds them, and does nothing."""
+
 
 # What torch.load and the unpickler in it let through on damaged files.
 _DAMAGE = (RuntimeError, EOFError, OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, UnicodeDecodeError)
@@ -31,14 +36,15 @@ def read_safetensors(path: Path, where: str) -> tuple[dict[str, Tensor], dict[st
         raise WeightsError(f"{where}: '{path}' is no whole safetensors file ({error}); copy or write it again") from None
 
 
-def read_tensors(path: Path, where: str) -> tuple[dict[str, Tensor], list[str]]:
-    """The state dict in a checkpoint, and notes on what surrounded it.
+def read_tensors(path: Path, where: str, first: str = "teacher") -> tuple[dict[str, Tensor], list[str]]:
+    """The state dict in a checkpoint, and notes on what surrounded it; of a student and a teacher the one that is `first`.
 
     Pickles are read with `weights_only=True`: a file that needs code to be unpickled is refused, and nothing of it is run.
     """
     if path.suffix == ".safetensors":
         return read_safetensors(path, where)[0], []
-    tensors, notes = _innermost(_unpickled(path, where), [])
+    order = _CONTAINERS if first == "teacher" else (first, *_CONTAINERS)
+    tensors, notes = _innermost(_unpickled(path, where), [], order)
     if not tensors:
         raise WeightsError(
             f"{where}: '{path}' holds no tensors by name; expected a state dict, as torch.save(model.state_dict(), ...)"
@@ -52,7 +58,7 @@ def _unpickled(path: Path, where: str) -> Any:
             head = file.read(2)
         if head not in (b"PK",) and head[:1] != b"\x80":
             raise WeightsError(f"{where}: '{path}' is no PyTorch checkpoint; expected {EXPECTS}")
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals([(_Inert, "argparse.Namespace")]):
             warnings.simplefilter("ignore")  # torch remarks on the pickle protocol
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -71,12 +77,12 @@ def _refusal(path: Path, message: str) -> str:
     )
 
 
-def _innermost(found: Any, notes: list[str]) -> tuple[dict[str, Tensor], list[str]]:
+def _innermost(found: Any, notes: list[str], order: Sequence[str]) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors by name in `found` or in the first container within it that has any."""
     if not isinstance(found, Mapping):
         return {}, notes
-    for name in _CONTAINERS:
-        inner, inner_notes = _innermost(found.get(name), [])
+    for name in order:
+        inner, inner_notes = _innermost(found.get(name), [], order)
         if inner:
             others = [str(key) for key in found if key != name]
             beside = f"; beside it, unused: {', '.join(others[:8])}" if others else ""

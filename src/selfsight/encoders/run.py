@@ -42,7 +42,7 @@ def load(spec: Spec) -> Encoder:
     size = views.global_size
     usual = Preprocess(size, views.mean, views.std, preprocess.plain_crop(size))
     prepare = architecture.preprocess_of(spec, usual)
-    encoder = TorchEncoder(spec.text, backbone, prepare, prepare.size, spec.options.get("pool"), weights)
+    encoder = TorchEncoder(spec.text, backbone, prepare, spec.options.get("pool"), weights)
     encoder.read = views.read
     encoder.notes += notes
     return encoder

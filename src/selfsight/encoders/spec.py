@@ -15,11 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from selfsight.encoders.base import Encoder
 from selfsight.errors import WeightsError, nearest
 from selfsight.runs import RunFolder
+
+if TYPE_CHECKING:
+    from selfsight.encoders.base import Encoder
 
 RUNS = "runs"
 

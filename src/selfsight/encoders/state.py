@@ -13,7 +13,7 @@ from torch import Tensor
 
 from selfsight.errors import WeightsError
 
-HEADS = ("fc", "head", "heads", "head_dist", "classifier", "last_linear")
+HEADS = ("fc", "head", "heads", "head_dist", "dino_head", "ibot_head", "classifier", "last_linear")
 """Where classifiers and projection heads live in timm, torchvision, transformers and the usual Lightning modules."""
 
 _SHOWN = 8
@@ -35,16 +35,18 @@ def fit(
     *,
     heads: Iterable[str] = (),
     ignore: Iterable[str] = (),
+    first: str = "teacher",
     advice: str = "Is arch= right?",
 ) -> Fitted:
     """`found` under the names and shapes of `own`, the state dict of the network `name` without its classifier.
 
-    The prefix under which most of `own` is found is stripped. `heads` are further names of classifiers; keys that begin with
-    one of `ignore` are left out. Raises `WeightsError`, which begins with `where` and ends with `advice`.
+    The prefix under which most of `own` is found is stripped; of a student and a teacher the one that is `first` is taken.
+    `heads` are further names of classifiers; keys that begin with one of `ignore` are left out. Raises `WeightsError`, which
+    begins with `where` and ends with `advice`.
     """
     notes: list[str] = []
     kept = _without(found, tuple(ignore), notes)
-    prefix = _best_prefix(kept, own, where, name, advice)
+    prefix = _best_prefix(kept, own, where, name, first, advice)
     if prefix:
         notes.append(f"prefix '{prefix}' stripped")
     chosen = {key.removeprefix(prefix): kept[key] for key in kept if key.startswith(prefix) and key.removeprefix(prefix) in own}
@@ -65,7 +67,7 @@ def _without(found: Mapping[str, Tensor], ignore: tuple[str, ...], notes: list[s
     return {key: tensor for key, tensor in found.items() if key not in set(left_out)}
 
 
-def _best_prefix(found: Mapping[str, Tensor], own: Mapping[str, Tensor], where: str, name: str, advice: str) -> str:
+def _best_prefix(found: Mapping[str, Tensor], own: Mapping[str, Tensor], where: str, name: str, first: str, advice: str) -> str:
     """The prefix under which most of the network's tensors are."""
     votes: Counter[str] = Counter()
     for key in found:
@@ -77,14 +79,14 @@ def _best_prefix(found: Mapping[str, Tensor], own: Mapping[str, Tensor], where: 
         raise WeightsError(f"{where}: holds no tensor of '{name}'; its tensors are {_listed(list(found))}. {advice}")
     most = max(votes.values())
     best = [prefix for prefix, count in votes.items() if count == most]
-    return best[0] if len(best) == 1 else _of_several(best, where, name)
+    return best[0] if len(best) == 1 else _of_several(best, where, name, first)
 
 
-def _of_several(prefixes: list[str], where: str, name: str) -> str:
-    """Self-distillation leaves two equal networks, of which the teacher is the one to use."""
+def _of_several(prefixes: list[str], where: str, name: str, wanted: str) -> str:
+    """Self-distillation leaves two equal networks, of which the teacher is the one to use, if it is not said otherwise."""
     teachers = [prefix for prefix in prefixes if _swapped(prefix) is not None]
     if len(teachers) == 1 and set(prefixes) == {teachers[0], _swapped(teachers[0])}:
-        return teachers[0]
+        return prefixes[0] if _has(prefixes[0], wanted) else prefixes[1]
     first = prefixes[0].rstrip(".")
     raise WeightsError(
         f"{where}: holds '{name}' {len(prefixes)} times, under {', '.join(map(repr, prefixes))}; "
@@ -92,24 +94,29 @@ def _of_several(prefixes: list[str], where: str, name: str) -> str:
     )
 
 
-def _swapped(prefix: str) -> str | None:
-    """The student's prefix for a teacher's."""
+def _has(prefix: str, part: str) -> bool:
+    return part in prefix.split(".")
+
+
+def _swapped(prefix: str, of: str = "teacher", to: str = "student") -> str | None:
+    """The student's prefix for a teacher's, or the other way round; None for one of neither."""
     parts = prefix.split(".")
-    return ".".join("student" if part == "teacher" else part for part in parts) if "teacher" in parts else None
+    return ".".join(to if part == of else part for part in parts) if of in parts else None
 
 
 def _set_aside(keys: list[str], prefix: str, heads: tuple[str, ...], notes: list[str]) -> list[str]:
-    """`keys` without heads, which sit beside the backbone or in one of the modules around it, and without the student."""
+    """`keys` without heads, which sit beside the backbone or in one of the modules around it, and without its twin."""
     around = prefix.split(".")[:-1]
     outer = [".".join(around[:depth]) + "." if depth else "" for depth in range(len(around) + 1)]
     starts = tuple(f"{module}{head}." for module in outer for head in heads)
     head = [key for key in keys if key.startswith(starts)]
     if head:
         notes.append(f"head set aside: {_listed(head)}")
-    student = _swapped(prefix)
-    twin = [key for key in keys if student is not None and key.startswith(student.split("student")[0] + "student.")]
-    if twin:
-        notes.append(f"the teacher is used, the student set aside ({len(twin)} tensors)")
+    twin: list[str] = []
+    for used, other in (("teacher", "student"), ("student", "teacher")):
+        if _has(prefix, used):
+            twin = [key for key in keys if key.startswith(f"{prefix.split(used)[0]}{other}.")]
+            notes += [f"the {used} is used, the {other} set aside ({len(twin)} tensors)"] if twin else []
     gone = {*head, *twin}
     return [key for key in keys if key not in gone]
 

@@ -31,7 +31,7 @@ def load(spec: Spec) -> Encoder:
     net = _create(spec, config, prepare.size)
     backbone = wrap(net, architecture.settings_of(spec, spec.path, prepare.size))
     weights = f"published weights '{config.get('tag') or 'default'}' of timm/{spec.path}"
-    return TorchEncoder(spec.text, backbone, prepare, prepare.size, spec.options.get("pool"), weights)
+    return TorchEncoder(spec.text, backbone, prepare, spec.options.get("pool"), weights)
 
 
 def _published(spec: Spec) -> dict[str, Any]:

@@ -15,7 +15,7 @@ def load(spec: Spec) -> Encoder:
     prepare = architecture.preprocess_of(spec, architecture.default_preprocess(spec.path))
     seed = spec.number("seed", 0, least=0)
     backbone = born(spec, architecture.settings_of(spec, spec.path, prepare.size), seed)
-    return TorchEncoder(spec.text, backbone, prepare, prepare.size, spec.options.get("pool"), f"untrained (seed {seed})")
+    return TorchEncoder(spec.text, backbone, prepare, spec.options.get("pool"), f"untrained (seed {seed})")
 
 
 def born(spec: Spec, settings: BackboneSettings, seed: int) -> Backbone:

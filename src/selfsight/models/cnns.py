@@ -22,6 +22,16 @@ class CNN(Backbone):
         self._stages = stages_by_name(net)
 
     @property
+    def stage_count(self) -> int:
+        """How many maps `stages` gives; 0 where timm names no stages of the network."""
+        return len(getattr(self.net, "feature_info", ())) if hasattr(self.net, "forward_intermediates") else 0
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """[B, C, H, W] -> the map [B, D_i, H_i, W_i] after each stage, from fine to coarse."""
+        maps: list[Tensor] = self.net.forward_intermediates(images, intermediates_only=True)  # type: ignore[operator]
+        return maps
+
+    @property
     def depth(self) -> int:
         return max(self._stages.values(), default=0)
 

@@ -1,6 +1,7 @@
 """Names of networks: what timm calls them, and plain ViTs spelt by their sizes.
 
-`vit_w96_d4_p8` has width 96, depth 4, patch 8, one head for every 32 channels; `vit_w96_d4_p8_conv` a convolutional stem.
+`vit_w96_d4_p8` has width 96, depth 4, patch 8, one head for every 32 channels; `vit_w96_d4_p8_h6` has 6 heads instead of these 3,
+`vit_w96_d4_p8_conv` a convolutional stem.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import timm
 from selfsight.errors import ConfigError, nearest
 from selfsight.models.base import BackboneSettings
 
-_PLAIN = re.compile(r"vit_w(\d+)_d(\d+)_p(\d+)(_conv)?")
+_PLAIN = re.compile(r"vit_w(\d+)_d(\d+)_p(\d+)(?:_h(\d+))?(_conv)?")
 
 
 def is_plain_name(name: str) -> bool:
@@ -35,11 +36,14 @@ def architecture(settings: BackboneSettings) -> tuple[str, dict[str, Any]]:
         options["init_values"] = settings.layer_scale
     if plain:
         width, depth, patch = map(int, plain.groups()[:3])
-        if width % 32:
+        heads = int(plain[4] or width // 32)
+        if plain[4] is None and width % 32:
             raise ConfigError(f"backbone '{settings.name}': the width must be a multiple of 32 (one head for 32 channels)")
+        if not heads or width % heads:
+            raise ConfigError(f"backbone '{settings.name}': the width must be a multiple of the heads, {heads}")
         patch = settings.patch_size or patch
         options |= {"img_size": settings.image_size, "patch_size": patch, "embed_dim": width, "depth": depth}
-        options["num_heads"] = width // 32
+        options["num_heads"] = heads
         if settings.rope:
             return "vit_small_patch16_dinov3_qkvb", options | {"num_reg_tokens": settings.registers}
         return "vit_tiny_patch16_224", _with_registers(options, settings)

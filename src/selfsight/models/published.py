@@ -1,4 +1,4 @@
-"""Official state dicts of DINO, DINOv2 and DINOv3 under timm's names.
+"""Official state dicts of DINO, DINOv2 and DINOv3 under timm's names, and what network they are of.
 
 One table a family: patterns of the official names and what they are called here. Whatever is missing or left over is an error.
 """
@@ -16,6 +16,10 @@ from selfsight.errors import WeightsError
 
 _SHOWN = 8
 _MASK = "mask_token"
+
+_REGISTERS = ("register_tokens", "storage_tokens", "reg_token")
+PARTS = frozenset(("cls_token", "pos_embed", "patch_embed", "blocks", "norm", "rope_embed", _MASK, *_REGISTERS))
+"""Modules and parameters that published backbones are made of; what stands beside them is a head."""
 
 _NAMES: dict[str, list[tuple[str, str]]] = {
     "dino": [],
@@ -35,6 +39,53 @@ _NAMES: dict[str, list[tuple[str, str]]] = {
 }
 
 
+_NETWORKS: dict[str, dict[tuple[int, int, int, bool], str]] = {
+    "dino": {
+        (192, 12, 16, False): "vit_tiny_patch16_224",
+        (384, 12, 16, False): "vit_small_patch16_224",
+        (384, 12, 8, False): "vit_small_patch8_224",
+        (768, 12, 16, False): "vit_base_patch16_224",
+        (768, 12, 8, False): "vit_base_patch8_224",
+    },
+    "dinov2": {
+        (384, 12, 14, False): "vit_small_patch14_dinov2",
+        (768, 12, 14, False): "vit_base_patch14_dinov2",
+        (1024, 24, 14, False): "vit_large_patch14_dinov2",
+        (1536, 40, 14, True): "vit_giant_patch14_dinov2",
+    },
+    "dinov3": {
+        (384, 12, 16, False): "vit_small_patch16_dinov3_qkvb",
+        (384, 12, 16, True): "vit_small_plus_patch16_dinov3_qkvb",
+        (768, 12, 16, False): "vit_base_patch16_dinov3_qkvb",
+        (1024, 24, 16, False): "vit_large_patch16_dinov3_qkvb",
+        (1280, 32, 16, True): "vit_huge_plus_patch16_dinov3_qkvb",
+        (4096, 40, 16, True): "vit_7b_patch16_dinov3",
+    },
+}
+"""timm's names of the published networks by width, depth, patch and whether the MLP is gated: a file does not tell the heads."""
+
+
+class Told(NamedTuple):
+    """What the tensors of a ViT say of it. `positions` are the rows of its table of positions, 0 where it has none."""
+
+    family: str
+    width: int
+    depth: int
+    patch: int
+    gated: bool
+    registers: int
+    layer_scale: bool
+    positions: int
+
+    @property
+    def name(self) -> str | None:
+        """timm's name, for networks that were published."""
+        name = _NETWORKS[self.family].get((self.width, self.depth, self.patch, self.gated))
+        if name is None or self.family != "dinov2" or not self.registers:
+            return name
+        return name.replace("_dinov2", f"_reg{self.registers}_dinov2")
+
+
 class Published(NamedTuple):
     """The network's state dict, and the token that stood for hidden patches [1, D] (None in DINO)."""
 
@@ -47,6 +98,27 @@ def family_of(found: Mapping[str, Tensor]) -> str:
     if "storage_tokens" in found or "rope_embed.periods" in found:
         return "dinov3"
     return "dinov2" if _MASK in found else "dino"
+
+
+def told_by(found: Mapping[str, Tensor]) -> Told | None:
+    """The network of official names without prefix; None where they are not those of a ViT."""
+    patch, cls = found.get("patch_embed.proj.weight"), found.get("cls_token")
+    if patch is None or cls is None or patch.ndim != 4:
+        return None
+    family = family_of(found)
+    blocks = {match[1] for name in found if (match := re.match(r"blocks\.(?:\d+\.)?(\d+)\.", name))}
+    registers = next((found[name] for name in _REGISTERS if name in found), None)
+    table = found.get("pos_embed")
+    return Told(
+        family=family,
+        width=cls.shape[-1],
+        depth=len(blocks),
+        patch=patch.shape[-1],
+        gated=any(".mlp.w3." in name for name in found),
+        registers=0 if registers is None else registers.shape[1],
+        layer_scale=any(name.endswith(".ls1.gamma") for name in found),
+        positions=0 if table is None else table.shape[1],
+    )
 
 
 def translated(found: Mapping[str, Tensor], net: nn.Module, where: str) -> Published:

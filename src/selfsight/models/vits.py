@@ -13,6 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from selfsight.models.attention import probabilities
 from selfsight.models.base import Backbone, BackboneSettings, Tokens, masked, refuse_masks
 from selfsight.models.packed import adopt, pack, unpack
 from selfsight.models.positions import interpolate_antialiased, interpolate_published
@@ -99,6 +100,14 @@ class ViT(Transformer):
                 kept.append(self.named(net.norm(x), grid))
         return kept
 
+    def last_attention(self, images: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, heads, T, T] of the last block (`get_last_selfattention` of the published code)."""
+        x = self._embedded(images, self.grid_of(images), None, None)
+        *before, last = self.net.blocks
+        for block in before:
+            x = self.through(block, x)
+        return probabilities(last.attn, last.norm1(x))
+
     def views(
         self, batches: Sequence[Tensor], hidden: Tensor | None = None, mask_token: Tensor | None = None, *, patches: bool = True
     ) -> list[Tokens]:
@@ -165,16 +174,32 @@ class RotaryViT(Transformer):
     ) -> list[Tokens]:
         """Tokens of the last `count` blocks, each through the final norm (`get_intermediate_layers` of the published code)."""
         net, grid = self.net, self.grid_of(images)
-        patches = net.patch_embed(images)
-        patches = masked(patches if patches.ndim == 3 else patches.flatten(1, 2), hidden, mask_token)
-        x, rope = net._pos_embed(patches.view(len(images), *grid, -1) if net.dynamic_img_size else patches)
-        x = net.norm_pre(x)
+        x, ropes = self._embedded(images, grid, hidden, mask_token)
         kept = []
-        for index, block in enumerate(net.blocks):
-            x = self.through(block, x, rope=rope[index] if net.rope_mixed else rope)
+        for index, (block, rope) in enumerate(zip(net.blocks, ropes, strict=True)):
+            x = self.through(block, x, rope=rope)
             if index >= len(net.blocks) - count:
                 kept.append(self.named(net.norm(x), grid))
         return kept
+
+    def last_attention(self, images: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, heads, T, T] of the last block."""
+        x, ropes = self._embedded(images, self.grid_of(images), None, None)
+        *before, last = self.net.blocks
+        for block, rope in zip(before, ropes, strict=False):
+            x = self.through(block, x, rope=rope)
+        return probabilities(last.attn, last.norm1(x), ropes[-1])
+
+    def _embedded(
+        self, images: Tensor, grid: tuple[int, int], hidden: Tensor | None, mask_token: Tensor | None
+    ) -> tuple[Tensor, Sequence[Tensor | None]]:
+        """Tokens before the first block, and the rotation of each block."""
+        net = self.net
+        patches = net.patch_embed(images)
+        patches = masked(patches if patches.ndim == 3 else patches.flatten(1, 2), hidden, mask_token)
+        x, rope = net._pos_embed(patches.view(len(images), *grid, -1) if net.dynamic_img_size else patches)
+        ropes = list(rope) if net.rope_mixed else [rope] * len(net.blocks)
+        return net.norm_pre(x), ropes
 
 
 class OtherTransformer(Transformer):

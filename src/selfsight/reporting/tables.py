@@ -124,7 +124,7 @@ def encoders(results: Results) -> Table | None:
     colours = encoder_colours(results)
     rows = []
     for e in results.encoders:
-        cells = [Cell(e.kind), Cell(e.weights), Cell(e.pool), Cell(f"{e.input_size} px"),
+        cells = [Cell(e.kind), Cell(e.weights), Cell(e.pool), Cell(e.input or f"{e.input_size} px"),
                  Cell(words.number(e.feature_width, 0)), Cell(words.count(e.parameters))]  # fmt: skip
         rows.append(Row(e.spec, cells, colours[e.spec], e.role, e.role == "floor"))
     return Table(["encoder", "kind", "weights", "pooling", "input", "width", "parameters"], rows)
