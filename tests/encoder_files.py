@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
+from transformers import AutoConfig, AutoModel
 
 from selfsight.models.backbones import BackboneSettings, build_backbone
 
@@ -52,6 +54,30 @@ def run_folder(path: Path, *, teacher: bool = True, seed: int = 3) -> Path:
         tensors["head.layers.0.weight"] = torch.zeros(2, 2)
         save_file(tensors, path / "teacher.safetensors", {"step": "1200"})
     return path
+
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+
+
+def transformers_folder(path: Path, model_type: str, seed: int = 0, **sizes: object) -> Path:
+    """What the library itself saves of a small network with random weights, none of them at the value it starts from."""
+    config = AutoConfig.for_model(model_type, **SIZES, intermediate_size=128, **sizes)
+    torch.manual_seed(seed)
+    model = AutoModel.from_config(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(path)
+    return path
+
+
+def hub_repository(cache: Path, name: str, files: Path, commit: str = "a" * 40, revision: str = "main") -> Path:
+    """A folder's files in the cache of the hub client, as `revision` of repository `name`."""
+    root = cache / f"models--{name.replace('/', '--')}"
+    snapshot = root / "snapshots" / commit
+    shutil.copytree(files, snapshot)
+    (root / "refs").mkdir(exist_ok=True)
+    (root / "refs" / revision).write_text(commit)
+    return snapshot
 
 
 def onnx_file(path: Path, *, batch: int | str = "batch", rank: int = 2, seed: int = 0) -> Path:

@@ -11,15 +11,19 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torchvision
+from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import save_file
 from timm.data import create_transform
 
-from encoder_files import CNN, VIT, network, onnx_file, pictures, run_folder
+from encoder_files import CNN, VIT, hub_repository, network, onnx_file, pictures, run_folder, transformers_folder
 from selfsight.encoders import FAMILIES, TorchEncoder, load_encoder, parse_spec, timm_hub
 from selfsight.encoders.preprocess import Preprocess
 from selfsight.errors import WeightsError
 from selfsight.models.backbones import BackboneSettings, build_backbone
+
+SMALL = "regnet_y_400mf"
 
 
 @pytest.fixture(autouse=True)
@@ -28,12 +32,29 @@ def one_thread() -> None:
 
 
 def _timm_spec(folder: Path, patch: pytest.MonkeyPatch, seed: int) -> str:
-    """Weights in the hub's cache, so that nothing is asked of a network."""
+    """Weights in a cache of the hub of their own, so that nothing is asked of a network."""
     torch.manual_seed(seed)
-    path = folder / f"hub-{seed}.safetensors"
-    save_file(timm.create_model(CNN).state_dict(), path)
-    patch.setattr(timm_hub, "_cached", lambda config: path)
+    cache, files = folder / f"hub-{seed}", folder / f"timm-{seed}"
+    files.mkdir()
+    save_file(timm.create_model(CNN).state_dict(), files / "model.safetensors")
+    hub_repository(cache, f"timm/{CNN}.r160_in1k", files)
+    patch.setattr(constants, "HF_HUB_CACHE", str(cache))
     return f"timm/{CNN}.r160_in1k?size=32"
+
+
+def _hf_spec(folder: Path, patch: pytest.MonkeyPatch, seed: int) -> str:
+    return f"hf/{transformers_folder(folder / f'transformers-{seed}', 'dinov2_with_registers', seed)}?size=32"
+
+
+def _torchvision_spec(folder: Path, patch: pytest.MonkeyPatch, seed: int) -> str:
+    """Weights in torch's cache."""
+    torch.manual_seed(seed)
+    published = torchvision.models.get_model_weights(SMALL).DEFAULT.url.rsplit("/", 1)[1]
+    home = folder / f"torch-{seed}"
+    (home / "hub" / "checkpoints").mkdir(parents=True)
+    torch.save(torchvision.models.get_model(SMALL).state_dict(), home / "hub" / "checkpoints" / published)
+    patch.setenv("TORCH_HOME", str(home))
+    return f"torchvision/{SMALL}?size=32"
 
 
 def _file_spec(folder: Path, patch: pytest.MonkeyPatch, seed: int) -> str:
@@ -49,6 +70,8 @@ def _lite0_spec(folder: Path, patch: pytest.MonkeyPatch, seed: int) -> str:
 SPECS: dict[str, Callable[[Path, pytest.MonkeyPatch, int], str]] = {
     "runs": lambda folder, patch, seed: str(run_folder(folder / f"run-{seed}", seed=seed)),
     "timm": _timm_spec,
+    "hf": _hf_spec,
+    "torchvision": _torchvision_spec,
     "file": _file_spec,
     "onnx": lambda folder, patch, seed: f"onnx/{onnx_file(folder / f'{seed}.onnx', seed=seed)}",
     "efficientnet-lite0": _lite0_spec,
@@ -167,7 +190,7 @@ class TestSpecs:
         [
             (
                 "pixel",
-                "pixel: no such encoder. Did you mean 'pixels'? Valid are: runs/NAME, timm/NAME, file/PATH?arch=ARCHITECTURE,",
+                "pixel: no such encoder. Did you mean 'pixels'? Valid are: runs/NAME, timm/NAME, hf/ORG/NAME,",
             ),
             ("pixels/x", "pixels/x: pixels takes no path; write pixels"),
             ("timm", "timm: timm needs a path; write timm/NAME"),

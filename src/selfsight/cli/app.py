@@ -20,7 +20,8 @@ app = typer.Typer(
     "[dim]Start with[/dim] selfsight demo[dim], or on your own images:[/dim]\n\n"
     "  selfsight train photos --out runs/mine --minutes 60\n\n"
     "  selfsight compare labelled --encoder efficientnet-lite0 --encoder runs/mine --out results",
-    epilog="Encoders: runs/NAME · timm/NAME · file/PATH?arch=NAME · onnx/PATH · efficientnet-lite0 · random/NAME · pixels. "
+    epilog="Encoders: runs/NAME · timm/NAME · hf/ORG/NAME · torchvision/NAME · file/PATH?arch=NAME · onnx/PATH · "
+    "efficientnet-lite0 · random/NAME · pixels. "
     "Options follow a question mark: timm/resnet50.a1_in1k?size=160",
 )
 

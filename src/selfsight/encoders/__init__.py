@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from selfsight.encoders import lite0, onnx_file, pixels, run, timm_hub, untrained, weights_file
+from selfsight.encoders import hugging_face, lite0, onnx_file, pixels, run, timm_hub, torchvision_hub, untrained, weights_file
 from selfsight.encoders.base import Encoder, TorchEncoder
 from selfsight.encoders.features import Features, extract
 from selfsight.encoders.spec import Family, Spec, parse
@@ -16,6 +16,8 @@ from selfsight.encoders.spec import Family, Spec, parse
 FAMILIES: dict[str, Family] = {
     "runs": run.FAMILY,
     "timm": timm_hub.FAMILY,
+    "hf": hugging_face.FAMILY,
+    "torchvision": torchvision_hub.FAMILY,
     "file": weights_file.FAMILY,
     "onnx": onnx_file.FAMILY,
     "efficientnet-lite0": lite0.FAMILY,

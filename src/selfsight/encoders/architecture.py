@@ -13,6 +13,7 @@ from selfsight.encoders.preprocess import Preprocess
 from selfsight.encoders.spec import Spec
 from selfsight.errors import ConfigError, WeightsError
 from selfsight.models.backbones import Backbone, BackboneSettings, build_backbone
+from selfsight.models.torchvision_cnns import PREFIX
 
 OPTIONS = (*preprocess.OPTIONS, "patch", "pool")
 
@@ -28,6 +29,8 @@ def published_config(name: str) -> dict[str, Any]:
 
 def default_preprocess(name: str) -> Preprocess:
     """The preprocessing that the architecture is usually trained with; ImageNet's at 224 pixels where nothing is known."""
+    if name.startswith(PREFIX):
+        return Preprocess(interpolation="bilinear")
     published = published_config(name) or published_config(name.split(".")[0])
     return preprocess.from_timm(published) if published else Preprocess()
 

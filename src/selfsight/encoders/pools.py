@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from selfsight.models.backbones import CNN, Backbone, RotaryViT, Tokens, ViT
+from selfsight.models.backbones import CNN, Backbone, RotaryViT, Tokens, TorchvisionCNN, ViT
 
 LAST_BLOCKS = 4
 _GEM_POWER, _GEM_FLOOR = 3.0, 1e-6
@@ -26,7 +26,7 @@ Pool = Callable[[Backbone, Tensor], Tensor]
 
 def pools_of(backbone: Backbone, seen: Tokens) -> dict[str, Pool]:
     """What can be taken of a network that gives `seen`, the default first."""
-    if isinstance(backbone, CNN):
+    if isinstance(backbone, CNN | TorchvisionCNN):
         stages: dict[str, Pool] = {f"stage{number + 1}": _stage(number) for number in range(backbone.stage_count)}
         return {"gap": _token_pool("mean"), "gem": _gem} | stages
     single = ("cls", "mean", "cls+mean") if seen.cls is not None else ("mean",)
@@ -70,7 +70,7 @@ def _gem(backbone: Backbone, images: Tensor) -> Tensor:
 
 def _stage(number: int) -> Pool:
     def pool(backbone: Backbone, images: Tensor) -> Tensor:
-        assert isinstance(backbone, CNN)
+        assert isinstance(backbone, CNN | TorchvisionCNN)
         return backbone.stages(images)[number].flatten(2).transpose(1, 2)
 
     return pool

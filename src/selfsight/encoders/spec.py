@@ -66,7 +66,8 @@ class Spec:
     @property
     def absolute(self) -> str:
         """The same spec from any folder: a path of the user's is spelt out."""
-        if self.family not in (RUNS, "file", "onnx"):
+        here = self.family == "hf" and Path(self.path).is_dir()
+        if self.family not in (RUNS, "file", "onnx") and not here:
             return self.text
         _, question, tail = self.text.partition("?")
         return f"{self.family}/{Path(self.path).absolute()}{question}{tail}"

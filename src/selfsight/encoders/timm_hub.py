@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
 import warnings
 from pathlib import Path
 from typing import Any
 
 import timm
-from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from selfsight.encoders import architecture, preprocess
+from selfsight.encoders import architecture, hub, preprocess
 from selfsight.encoders.base import Encoder, TorchEncoder
 from selfsight.encoders.spec import Family, Spec
 from selfsight.errors import WeightsError, nearest
 from selfsight.models.backbones import is_vit_name, wrap
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
-_REACH_SECONDS = 5
 
 
 def load(spec: Spec) -> Encoder:
@@ -54,7 +51,7 @@ def _create(spec: Spec, config: dict[str, Any], size: int) -> nn.Module:
     if cached := _cached(config):
         # Loading by path asks the hub nothing: with the network down timm would try again for most of a minute.
         options["pretrained_cfg_overlay"] = {"file": str(cached)}
-    elif not _reachable(constants.ENDPOINT if config.get("hf_hub_id") else str(config.get("url"))):
+    elif not hub.reachable(constants.ENDPOINT if config.get("hf_hub_id") else str(config.get("url"))):
         raise WeightsError(_unreachable(spec))
     try:
         net = _pretrained(spec.path, options)
@@ -79,23 +76,9 @@ def _cached(config: dict[str, Any]) -> Path | None:
     """The weights in the hub's cache on this machine, if they are there."""
     repository = config.get("hf_hub_id")
     for name in (config.get("hf_hub_filename"), *_FILES):
-        found = try_to_load_from_cache(repository, name) if repository and name else None
-        if isinstance(found, str):
-            return Path(found)
+        if repository and name and (path := hub.cached(repository, name)):
+            return path
     return None
-
-
-def _reachable(url: str) -> bool:
-    """One try of a few seconds, in place of the hub client's own five."""
-    if constants.HF_HUB_OFFLINE or not url.startswith("http"):
-        return False
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_REACH_SECONDS):
-            return True
-    except urllib.error.HTTPError:
-        return True  # it answered
-    except OSError:
-        return False
 
 
 def _unreachable(spec: Spec) -> str:

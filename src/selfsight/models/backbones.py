@@ -1,7 +1,7 @@
 """Backbones from timm behind one adapter that yields named tokens.
 
-A name is a timm architecture (`vit_small_patch16_224`, `resnet50`, `convnext_tiny`...) or a plain ViT spelt by its sizes, see
-`names`.
+A name is a timm architecture (`vit_small_patch16_224`, `resnet50`, `convnext_tiny`...), a plain ViT spelt by its sizes (see
+`names`), or a CNN of torchvision (`torchvision/convnext_tiny`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from selfsight.errors import ConfigError
+from selfsight.models import torchvision_cnns
 from selfsight.models.base import Backbone, BackboneSettings, Tokens
 from selfsight.models.cnns import CNN
 from selfsight.models.names import architecture, is_vit_name, patch_of
 from selfsight.models.stems import ConvStem
+from selfsight.models.torchvision_cnns import TorchvisionCNN
 from selfsight.models.vits import OtherTransformer, RotaryViT, ViT
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "OtherTransformer",
     "RotaryViT",
     "Tokens",
+    "TorchvisionCNN",
     "ViT",
     "build_backbone",
     "is_vit_name",
@@ -37,6 +40,8 @@ __all__ = [
 
 def build_backbone(settings: BackboneSettings) -> Backbone:
     """An untrained backbone; draws its weights from torch's generator. Unknown names list the nearest."""
+    if settings.name.startswith(torchvision_cnns.PREFIX):
+        return torchvision_cnns.build(settings)
     name, options = architecture(settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # timm warns about its own deprecated aliases
