@@ -10,6 +10,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import torchvision
 
@@ -38,6 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save(
         {"student": student, "teacher": teacher, "epoch": 1, "args": Namespace(arch="vit_tiny")}, at / "dino_full_checkpoint.pth"
     )
+    torch.save(timm.create_model("resnet18", num_classes=2).state_dict(), at / "ours.pt")
     weights = torchvision.models.ResNet18_Weights.DEFAULT.url.rsplit("/", 1)[1]
     (at / "torch" / "hub" / "checkpoints").mkdir(parents=True)
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), at / "torch" / "hub" / "checkpoints" / weights)

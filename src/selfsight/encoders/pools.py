@@ -20,6 +20,9 @@ from selfsight.models.backbones import CNN, Backbone, RotaryViT, Tokens, Torchvi
 LAST_BLOCKS = 4
 _GEM_POWER, _GEM_FLOOR = 3.0, 1e-6
 
+VECTORS = ("cls", "gap", "mean", "cls+mean", "last4")
+"""Pools that give one vector, on which a head may sit."""
+
 Pool = Callable[[Backbone, Tensor], Tensor]
 """Images [B, C, H, W] -> [B, D], or [B, N, D] where it is dense."""
 

@@ -21,10 +21,11 @@ _COUNTER = "num_batches_tracked"
 
 
 class Fitted(NamedTuple):
-    """Tensors under the network's own names, and what was done to get there."""
+    """Tensors under the network's own names, what was done to get there, and the head that was set aside by the file's names."""
 
     tensors: dict[str, Tensor]
     notes: list[str]
+    head: dict[str, Tensor]
 
 
 def fit(
@@ -51,13 +52,13 @@ def fit(
         notes.append(f"prefix '{prefix}' stripped")
     chosen = {key.removeprefix(prefix): kept[key] for key in kept if key.startswith(prefix) and key.removeprefix(prefix) in own}
     rest = [key for key in kept if not (key.startswith(prefix) and key.removeprefix(prefix) in own)]
-    rest = _set_aside(rest, prefix, (*heads, *HEADS), notes)
+    rest, head = _set_aside(rest, prefix, (*heads, *HEADS), notes)
     missing = [key for key in own if key not in chosen and not key.endswith(_COUNTER)]
     if missing or rest:
         raise WeightsError(f"{where}: {_left_over(name, missing, rest)}. {advice}")
     _check_shapes(chosen, own, where, name, advice)
     # Counters of batch norm have no part in inference, and older files lack them.
-    return Fitted({key: chosen.get(key, tensor) for key, tensor in own.items()}, notes)
+    return Fitted({key: chosen.get(key, tensor) for key, tensor in own.items()}, notes, {key: kept[key] for key in head})
 
 
 def _without(found: Mapping[str, Tensor], ignore: tuple[str, ...], notes: list[str]) -> dict[str, Tensor]:
@@ -104,8 +105,8 @@ def _swapped(prefix: str, of: str = "teacher", to: str = "student") -> str | Non
     return ".".join(to if part == of else part for part in parts) if of in parts else None
 
 
-def _set_aside(keys: list[str], prefix: str, heads: tuple[str, ...], notes: list[str]) -> list[str]:
-    """`keys` without heads, which sit beside the backbone or in one of the modules around it, and without its twin."""
+def _set_aside(keys: list[str], prefix: str, heads: tuple[str, ...], notes: list[str]) -> tuple[list[str], list[str]]:
+    """`keys` without heads, which sit beside the backbone or in one of the modules around it, and without its twin; the heads."""
     around = prefix.split(".")[:-1]
     outer = [".".join(around[:depth]) + "." if depth else "" for depth in range(len(around) + 1)]
     starts = tuple(f"{module}{head}." for module in outer for head in heads)
@@ -118,7 +119,7 @@ def _set_aside(keys: list[str], prefix: str, heads: tuple[str, ...], notes: list
             twin = [key for key in keys if key.startswith(f"{prefix.split(used)[0]}{other}.")]
             notes += [f"the {used} is used, the {other} set aside ({len(twin)} tensors)"] if twin else []
     gone = {*head, *twin}
-    return [key for key in keys if key not in gone]
+    return [key for key in keys if key not in gone], head
 
 
 def _left_over(name: str, missing: list[str], unexpected: list[str]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from selfsight.encoders import architecture, checkpoint, preprocess, state
+from selfsight.encoders import architecture, checkpoint, deployed, preprocess, state
 from selfsight.encoders.base import Encoder, TorchEncoder
 from selfsight.encoders.preprocess import Preprocess
 from selfsight.encoders.spec import Family, Spec
@@ -48,8 +48,10 @@ def load(spec: Spec) -> Encoder:
     backbone.net.load_state_dict(fitted.tensors)
     official = told is not None and (told.family != "dino" or "arch" not in spec.options)
     prepare = architecture.preprocess_of(spec, _published(backbone) if official else _usual(backbone))
-    encoder = TorchEncoder(spec.text, backbone, prepare, spec.options.get("pool"), f"file {path.name}, as {arch}")
-    encoder.notes += [*_network(spec, told, arch), *notes, *fitted.notes, *assumed(spec)]
+    head = deployed.head_of(spec, fitted.head)
+    encoder = TorchEncoder(spec.text, backbone, prepare, spec.options.get("pool"), f"file {path.name}, as {arch}", head)
+    kept = [note for note in fitted.notes if head is None or not note.startswith("head set aside")]
+    encoder.notes += [*_network(spec, told, arch), *notes, *kept, *assumed(spec)]
     return encoder
 
 
@@ -136,4 +138,4 @@ def _published(backbone: Backbone) -> Preprocess:
     return Preprocess(size=size, crop_pct=preprocess.plain_crop(size))
 
 
-FAMILY = Family("file/PATH?arch=ARCHITECTURE", (*architecture.OPTIONS, "arch", "ignore", "part"), load)
+FAMILY = Family("file/PATH?arch=ARCHITECTURE", (*architecture.OPTIONS, "arch", "ignore", "part", *deployed.OPTIONS), load)

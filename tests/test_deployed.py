@@ -1,0 +1,137 @@
+"""A network with its deployed head stands in a comparison as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import timm
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+
+import pictures
+from encoder_files import CNN, VIT, network, onnx_file
+from selfsight import api
+from selfsight.comparison.as_deployed import NOTE, columns
+from selfsight.encoders import load_encoder
+from selfsight.errors import DataError, WeightsError
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SELFSIGHT_CACHE", str(tmp_path / "cache"))
+    torch.set_num_threads(1)
+
+
+def saved(path: Path, net: nn.Module) -> Path:
+    torch.save(net.state_dict(), path)
+    return path
+
+
+@torch.no_grad()
+def test_scores_are_those_of_the_whole_network(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    cnn = timm.create_model(CNN, num_classes=5).eval()
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, embed_dim=64, depth=1, num_heads=2, num_classes=3).eval()
+    images = torch.rand(2, 3, 32, 32)
+    for net, arch, count in ((cnn, CNN, 5), (vit, "vit_w64_d1_p16", 3)):
+        encoder = load_encoder(f"file/{saved(tmp_path / f'{count}.pt', net)}?arch={arch}&size=32&pool=logits")
+        torch.testing.assert_close(encoder.encode(images), net(images), rtol=1e-4, atol=1e-5)
+        assert (encoder.pool, encoder.classes, encoder.feature_shape) == ("logits", (), (count,))
+        assert encoder.deployed
+        assert not any(note.startswith("head set aside") for note in encoder.notes)
+
+
+@torch.no_grad()
+def test_a_head_on_cls_and_patches_finds_its_pool(tmp_path: Path) -> None:
+    backbone = network(VIT).state_dict()
+    weight, path = torch.rand(4, 64), tmp_path / "both.pt"
+    torch.save({f"backbone.{key}": tensor for key, tensor in backbone.items()} | {"head.weight": weight}, path)
+    encoder = load_encoder(f"file/{path}?arch={VIT}&size=32&pool=logits&classes=a,b,c,d")
+    below = load_encoder(f"file/{path}?arch={VIT}&size=32&pool=cls+mean")
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(encoder.encode(images), below.encode(images) @ weight.T)
+    assert encoder.classes == ("a", "b", "c", "d")
+
+
+def test_the_head_is_part_of_the_fingerprint(tmp_path: Path) -> None:
+    prints = set()
+    for seed in (0, 1):
+        torch.manual_seed(0)
+        net = timm.create_model(CNN, num_classes=2)
+        nn.init.constant_(net.get_classifier().bias, seed)
+        spec = f"file/{saved(tmp_path / f'{seed}.pt', net)}?arch={CNN}&size=32&pool=logits"
+        prints |= {load_encoder(spec).fingerprint, load_encoder(f"{spec}&classes=a,b").fingerprint}
+    assert len(prints) == 4
+
+
+def test_a_perfect_head_is_perfect_and_a_blind_one_at_chance(tmp_path: Path) -> None:
+    """An ONNX file of a brightness threshold: light pictures are one class, dark ones the other."""
+    for name, value in (("dark", 40), ("light", 220)):
+        folder = tmp_path / "data" / name
+        folder.mkdir(parents=True)
+        for number in range(20):
+            pictures.Image.new("RGB", (32, 32), (value + number % 5,) * 3).save(folder / f"{number}.png")
+    kernel = np.stack([np.full((3, 8, 8), sign / 192, np.float32) for sign in (1, -1)])  # scores: light, dark
+    nodes = [
+        helper.make_node("Conv", ["image", "kernel"], ["map"], strides=[8, 8]),
+        helper.make_node("GlobalAveragePool", ["map"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "threshold",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 32, 32])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 2])],
+        [onnx.numpy_helper.from_array(kernel, "kernel")],
+    )
+    path = tmp_path / "threshold.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    names = tmp_path / "names.txt"
+    names.write_text("light\ndark\n")
+    right, blind = f"onnx/{path}?pool=logits&classes={names}", f"onnx/{path}?pool=logits&classes=dark,light"
+    found = api.compare(tmp_path / "data", [right, blind, "pixels"], tmp_path / "out")
+    scores = {(s.encoder, s.task, s.metric): s.value for s in found.scores}
+    for task, metric in (("knn", "top1_k20"), ("linear", "top1")):
+        assert scores[right, task, metric] == 100
+        assert scores[blind, task, metric] == 0
+        assert scores["pixels", task, metric] == 100
+    assert found.provenance["notes"][right][-1] == NOTE
+    assert {e.spec: e.pool for e in found.encoders}[right] == "logits"
+
+
+def test_a_head_that_knows_more_classes_answers_among_those_at_hand() -> None:
+    encoder = load_encoder("efficientnet-lite0?size=32&pool=logits")
+    assert encoder.feature_width == 1000
+    encoder.classes = tuple(f"c{number}" for number in range(1000))
+    assert columns(encoder, ["c7", "c3"]).tolist() == [7, 3]
+    with pytest.raises(DataError, match="its head knows no class 'cat' of the data; it knows c0, c1"):
+        columns(encoder, ["c7", "cat"])
+    encoder.classes = ()
+    with pytest.raises(DataError, match="its head gives 1000 scores and the data has 2 classes; name the scores"):
+        columns(encoder, ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("pool=logits", "needs a head of one linear layer; the file's head has 0 \\(none\\)"),
+        ("classes=a,b", "'classes' names the scores of a deployed head; add pool=logits"),
+    ],
+)
+def test_files_without_a_head(tmp_path: Path, options: str, said: str) -> None:
+    path = saved(tmp_path / "a.pt", network(VIT))
+    with pytest.raises(WeightsError, match=said):
+        load_encoder(f"file/{path}?arch={VIT}&size=32&{options}")
+
+
+def test_names_and_widths_that_do_not_fit(tmp_path: Path) -> None:
+    path = onnx_file(tmp_path / "a.onnx")
+    with pytest.raises(WeightsError, match="the head gives 7 scores, so 7 different names belong there; 'classes' are 2"):
+        load_encoder(f"onnx/{path}?pool=logits&classes=a,b")
+    torch.save(network(VIT).state_dict() | {"head.weight": torch.zeros(2, 33)}, tmp_path / "b.pt")
+    with pytest.raises(WeightsError, match=r"the head takes 33 numbers, and no pool gives as many \(cls 32, mean 32, "):
+        load_encoder(f"file/{tmp_path}/b.pt?arch={VIT}&size=32&pool=logits")
