@@ -51,7 +51,7 @@ def load(spec: Spec) -> Encoder:
     head = deployed.head_of(spec, fitted.head)
     encoder = TorchEncoder(spec.text, backbone, prepare, spec.options.get("pool"), f"file {path.name}, as {arch}", head)
     kept = [note for note in fitted.notes if head is None or not note.startswith("head set aside")]
-    encoder.notes += [*_network(spec, told, arch), *notes, *kept, *assumed(spec)]
+    encoder.notes += [*_network(spec, told, arch), *notes, *kept, *([] if official else assumed(spec))]
     return encoder
 
 
