@@ -34,8 +34,9 @@ class Source(ABC):
     """An ordered set of samples with random access; picklable, for workers that are spawned.
 
     `location` is what the user gave. `keys` names every sample, unique within the source; it may be read lazily from a file.
-    `labels` are class indices into `classes`, or None for a source without labels. `rejected` lists files that are no images
-    and so are no samples.
+    `labels` are class indices into `classes`, or None for a source without labels. Where a sample may have several labels or
+    none, `label_sets` [n, classes] says which, and `labels` is None. `rejected` lists files that are no images and so are no
+    samples.
 
     `blocks` holds the first sample of each run of samples that is best read as a whole (a shard, a row group, a stretch of
     video), ascending from 0; None where any order costs the same. An epoch then takes the blocks in random order and mixes the
@@ -45,6 +46,7 @@ class Source(ABC):
     location: str
     keys: Sequence[str]
     labels: npt.NDArray[np.int64] | None
+    label_sets: npt.NDArray[np.bool_] | None = None
     classes: tuple[str, ...]
     rejected: Sequence[BadImage] = ()
     blocks: Indices | None = None
@@ -113,6 +115,7 @@ class Subset(Source):
         self.location = source.location
         self.keys = Picked(source.keys, indices)
         self.labels = None if source.labels is None else source.labels[indices]
+        self.label_sets = None if source.label_sets is None else source.label_sets[indices]
         self.classes = source.classes
         self.rejected = source.rejected
         self.window = source.window

@@ -9,13 +9,15 @@ import pyarrow as pa
 
 from selfsight.data.index import Index, shown
 from selfsight.data.sources.base import BadImage, Source
+from selfsight.data.sources.labels import sets_of
 
 SHOWN = 1000
 """So many rejected files are listed; a million of them would fill the memory and nobody would read them."""
 
 
 class IndexedSource(Source):
-    """A source over an index with the columns `key`, `label` and `class` (empty where unlabelled) and those of `rejections`.
+    """A source over an index with the columns `key`, `label` and `class` (empty where unlabelled) and those of `rejections`; with
+    `label_end` where samples have lists of labels.
 
     Pickled without what stands in the index.
     """
@@ -30,14 +32,17 @@ class IndexedSource(Source):
         self.index = index
         self.keys = self._keys()
         self.classes = tuple(shown(name) for name in index["class"].to_pylist())
-        self.labels = index.numbers("label") if self.classes else None
+        several = "label_end" in index.columns
+        self.labels = index.numbers("label") if self.classes and not several else None
+        sets = sets_of(index.numbers("label"), index.numbers("label_end"), len(self.classes)) if several else None
+        self.label_sets = sets
         self.rejected = rejected(index)
 
     def _keys(self) -> Sequence[str]:
         return self.index.texts("key")
 
     def __getstate__(self) -> dict[str, Any]:
-        derived = ("keys", "classes", "labels", "rejected")
+        derived = ("keys", "classes", "labels", "label_sets", "rejected")
         return {name: value for name, value in self.__dict__.items() if name not in derived}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

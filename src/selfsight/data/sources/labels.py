@@ -1,20 +1,66 @@
-"""A column of labels to class indices and class names."""
+"""A column of labels, or of lists of them, to class indices and class names."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from selfsight.data.draws import Indices
+from selfsight.data.index import Columns
 from selfsight.errors import DataError
 
 _MOST = 1_000_000
+
+
+class Labelled(NamedTuple):
+    """The class of each row; or with `ends` the classes of all rows one after the other, row i's before `ends[i]`."""
+
+    numbers: Indices
+    classes: list[str]
+    ends: Indices | None = None
+
+    def rows(self, chosen: Indices) -> Labelled:
+        """Some rows; all classes stay known."""
+        if not self.classes:
+            return self
+        if self.ends is None:
+            return self._replace(numbers=self.numbers[chosen])
+        sizes = np.diff(self.ends, prepend=0)
+        ends = np.cumsum(sizes[chosen])
+        starts = np.repeat((self.ends - sizes)[chosen] - (ends - sizes[chosen]), sizes[chosen])
+        return Labelled(self.numbers[starts + np.arange(len(starts))], self.classes, ends)
+
+    def columns(self) -> Columns:
+        """As columns of an index."""
+        ends = {} if self.ends is None else {"label_end": pa.array(self.ends)}
+        return {"label": pa.array(self.numbers), "class": pa.array(self.classes, pa.large_string()), **ends}
+
+
+def labelled(column: pa.ChunkedArray, location: str, name: str, known: Sequence[str] = ()) -> Labelled:
+    """A column of one label or a list of labels a row; a row whose list is empty or missing has none."""
+    if not is_list(column.type):
+        return Labelled(*labels_of(column, location, name, known))
+    sizes = pc.fill_null(pc.list_value_length(column), 0)
+    numbers, classes = labels_of(pc.list_flatten(column), location, name, known)
+    return Labelled(numbers, classes, np.cumsum(sizes.to_numpy(), dtype=np.int64) if classes else None)
+
+
+def is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def sets_of(members: Indices, ends: Indices, classes: int) -> npt.NDArray[np.bool_]:
+    """[n, classes]: which labels each row has."""
+    sets = np.zeros((len(ends), classes), dtype=np.bool_)
+    sets[np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0)), members] = True
+    return sets
 
 
 def labels_of(column: pa.ChunkedArray, location: str, name: str, known: Sequence[str] = ()) -> tuple[Indices, list[str]]:
@@ -65,6 +111,7 @@ def class_names(metadata: Mapping[bytes, bytes], name: str) -> list[str]:
     with suppress(ValueError, KeyError, TypeError, AttributeError):  # written by somebody else, in another way
         info: dict[str, Any] = json.loads(metadata.get(b"huggingface", b"{}"))
         label = info["info"]["features"][name]
+        label = label.get("feature", label)  # of a list, what is in it
         if label.get("names"):
             return [str(text) for text in label["names"]]
     return metadata[b"labels"].decode().split(",") if b"labels" in metadata else []

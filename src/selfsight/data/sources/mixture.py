@@ -27,7 +27,8 @@ class Part:
 
 
 class MixtureSource(Source):
-    """The samples of all parts, one part after the other. Classes are put together by name.
+    """The samples of all parts, one part after the other. Classes are put together by name; where one part has sets of labels,
+    the single labels of others are sets of one.
 
     An epoch has as many draws as there are samples. Each part has its share of every stretch of them, and its own order. One
     that is due more draws than it has samples begins again, in another order; one that is due fewer shows other samples in the
@@ -41,11 +42,13 @@ class MixtureSource(Source):
         self._weights = [_weight(part) for part in parts]
         self._dealing = Dealing(int(self._starts[-1]), self._weights)
         self.classes = tuple(dict.fromkeys(name for part in parts for name in part.source.classes))
-        if any(part.source.labels is None for part in parts):
+        if any(part.source.labels is None and part.source.label_sets is None for part in parts):
             self.classes = ()
         self.keys = _Keys([part.name for part in parts], [part.source.keys for part in parts], self._starts)
         self.rejected = [BadImage(f"{p.name}/{bad.key}", bad.reason) for p in parts for bad in p.source.rejected]
-        self.labels = self._labels()
+        several = any(part.source.label_sets is not None for part in parts)
+        self.labels = None if several else self._labels()
+        self.label_sets = self._label_sets() if several and self.classes else None
 
     def image_bytes(self, index: int) -> bytes:
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
@@ -94,8 +97,19 @@ class MixtureSource(Source):
         labels = [(part.source.labels, np.array([number[name] for name in part.source.classes])) for part in self.parts]
         return np.concatenate([ours[theirs] for theirs, ours in labels if theirs is not None])
 
+    def _label_sets(self) -> npt.NDArray[np.bool_]:
+        number = {name: place for place, name in enumerate(self.classes)}
+        sets = np.zeros((int(self._starts[-1]), len(self.classes)), dtype=np.bool_)
+        for part, start, stop in zip(self.parts, self._starts, self._starts[1:], strict=False):
+            source, ours = part.source, np.array([number[name] for name in part.source.classes], dtype=np.int64)
+            if source.label_sets is not None:
+                sets[start:stop, ours] = source.label_sets
+            elif source.labels is not None:
+                sets[np.arange(start, stop), ours[source.labels]] = True
+        return sets
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("keys", "labels", "rejected")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("keys", "labels", "label_sets", "rejected")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["location"], state["parts"])  # type: ignore[misc]

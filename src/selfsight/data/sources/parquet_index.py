@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 from selfsight.data.draws import Indices
 from selfsight.data.index import Columns, Index, shown
 from selfsight.data.sources.indexed import rejections
-from selfsight.data.sources.labels import class_names, labels_of
+from selfsight.data.sources.labels import Labelled, class_names, is_list, labelled
 from selfsight.errors import DataError
 
 _IMAGES = ("image", "img")
 _LABELS = ("label", "fine_label")
+_LISTS = "labels"
 _THREADS = 8
 
 
@@ -92,7 +93,6 @@ def columns(location: str, files: Sequence[str]) -> Columns:
     starts = np.cumsum([0, *(rows for _, _, rows, _ in groups)])
     if starts[-1] == 0:
         raise DataError(f"{location}: holds no rows; expected at least one image")
-    labels, classes = _labels(list(good.values()), location)
     return {
         "file": pa.array([os.fsencode(path) for path in files], pa.large_binary()),
         "mark": pa.array(before.ravel()),
@@ -101,8 +101,7 @@ def columns(location: str, files: Sequence[str]) -> Columns:
         "group_start": pa.array(starts),
         "group_bytes": pa.array([size for _, _, _, size in groups], pa.int64()),
         "key": _keys(good, files),
-        "label": pa.array(labels),
-        "class": pa.array(classes, pa.large_string()),
+        **_labels(list(good.values()), location).columns(),
         **rejections([(os.fsencode(path), reason) for path, reason in bad], len(bad)),
     }
 
@@ -159,13 +158,13 @@ def _check_alike(good: Mapping[int, File], files: Sequence[str]) -> None:
             raise DataError(f"{files[number]}: its columns differ from those of {files[first]}: {only} instead of {lacks}")
 
 
-def _labels(files: Sequence[File], location: str) -> tuple[Indices, list[str]]:
+def _labels(files: Sequence[File], location: str) -> Labelled:
     schema = files[0].schema
     name = layout_of(schema, location).label
     if name is None:
-        return np.empty(0, dtype=np.int64), []
+        return Labelled(np.empty(0, dtype=np.int64), [])
     column = pa.chunked_array([chunk for file in files for chunk in file.rows["label"].chunks])
-    return labels_of(column, location, name, class_names(schema.metadata or {}, name))
+    return labelled(column, location, name, class_names(schema.metadata or {}, name))
 
 
 def _keys(good: Mapping[int, File], files: Sequence[str]) -> pa.Array:
@@ -199,7 +198,8 @@ def layout_of(schema: pa.Schema, location: str) -> Layout:
         expected = "expected image.bytes, image.path"
         raise DataError(f"{location}: has no column 'image' but {', '.join(schema.names)}; {expected}")
     kind = schema.field(image).type
-    label = next((name for name in _LABELS if name in schema.names), None)
+    lists = [_LISTS] if _LISTS in schema.names and is_list(schema.field(_LISTS).type) else []
+    label = next((name for name in (*_LABELS, *lists) if name in schema.names), None)
     others = tuple(name for name in schema.names if name not in (image, label))
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return Layout(image, None, label, others)

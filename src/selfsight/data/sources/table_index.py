@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 from selfsight.data.draws import Indices
 from selfsight.data.index import Columns
 from selfsight.data.sources.indexed import rejections
-from selfsight.data.sources.labels import labels_of
+from selfsight.data.sources.labels import Labelled, is_list, labelled
 from selfsight.errors import DataError
 from selfsight.runs import read_jsonl
 
@@ -39,7 +40,8 @@ def columns(location: str, file: Path, split: str | None) -> Columns:
     if name is None:
         raise DataError(f"{location}: has no column 'path' but {', '.join(table.column_names)}; expected paths of images")
     known = _class_names(file)
-    labels, classes = labels_of(table["label"], location, "label", known) if "label" in table.column_names else (_NONE, [])
+    label = _label_column(table)
+    labels = Labelled(_NONE, []) if label is None else labelled(table[label], location, label, known)
     rows = _rows_of(table, split, location)
     paths = table[name].cast(pa.large_string()).combine_chunks().take(pa.array(rows))
     given = pc.not_equal(pc.fill_null(pc.utf8_trim_whitespace(paths), ""), "").to_numpy(zero_copy_only=False)
@@ -51,14 +53,20 @@ def columns(location: str, file: Path, split: str | None) -> Columns:
     return {
         "path": paths,
         "key": _keys(paths),
-        "label": pa.array(labels[rows] if classes else _NONE),
-        "class": pa.array(classes, pa.large_string()),
-        **_groups(table, (name, "label"), rows),
+        **labels.rows(rows).columns(),
+        **_groups(table, (name, label or "label"), rows),
         **rejections(reasons, len(missing), "rows"),
     }
 
 
 _NONE: Indices = np.empty(0, dtype=np.int64)
+
+
+def _label_column(table: pa.Table) -> str | None:
+    """`label`, one a row or lists of them; or `labels`, which must be lists."""
+    if "label" in table.column_names:
+        return "label"
+    return "labels" if "labels" in table.column_names and is_list(table["labels"].type) else None
 
 
 def read_table(file: Path) -> tuple[pa.Table, int]:
@@ -94,13 +102,24 @@ def _csv(file: Path) -> pa.Table:
 
 
 def _with_numbers(table: pa.Table) -> pa.Table:
-    """Labels as numbers where each is one; everything else stays the text that it is."""
+    """Labels as numbers where each is one, and lists of labels; everything else stays the text that it is."""
     if "label" not in table.column_names:
-        return table
+        if "labels" not in table.column_names:
+            return table
+        return table.set_column(table.schema.get_field_index("labels"), "labels", _lists(table["labels"].to_pylist()))
     column = table["label"]
     if column.null_count == len(column) or not pc.all(pc.match_substring_regex(column, _NUMBER)).as_py():
         return table
     return table.set_column(table.schema.get_field_index("label"), "label", column.cast(pa.int64()))
+
+
+def _lists(cells: Sequence[str | None]) -> pa.Array:
+    """`cat; dog` in a cell are two labels, an empty cell is none."""
+    found = [[word for part in (cell or "").split(";") if (word := part.strip())] for cell in cells]
+    numbers = all(re.match(_NUMBER, word) for words in found for word in words)
+    return pa.array(
+        [[int(word) for word in words] for words in found] if numbers else found, pa.list_(pa.int64() if numbers else pa.string())
+    )
 
 
 def _class_names(file: Path) -> Sequence[str]:
