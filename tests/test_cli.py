@@ -25,9 +25,9 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
 def test_help_names_every_verb_and_no_other() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for verb in ("train", "compare", "report", "embed", "demo", "views", "doctor"):
+    for verb in ("train", "compare", "report", "finetune", "predict", "embed", "demo", "views", "doctor"):
         assert f" {verb} " in done.stdout
-    for missing in ("finetune", "attend", "synth", "explore", "search", "export"):
+    for missing in ("attend", "synth", "explore", "search", "export"):
         assert f" {missing} " not in done.stdout
 
 
@@ -38,13 +38,14 @@ def test_importing_the_package_and_asking_for_help_load_no_torch() -> None:
 
 def test_public_names_are_the_verbs() -> None:
     assert set(selfsight.__all__) == {
-        "__version__", "compare", "demo", "doctor", "embed", "load_encoder", "report", "resume", "train", "views",
+        "__version__", "compare", "demo", "doctor", "embed", "finetune", "load_encoder", "predict", "report", "resume",
+        "train", "views",
     }  # fmt: skip
     for name in selfsight.__all__:
         assert getattr(selfsight, name) is not None
     assert callable(selfsight.compare)
-    with pytest.raises(AttributeError, match="no attribute 'finetune'"):
-        selfsight.finetune  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'attend'"):
+        selfsight.attend  # noqa: B018
 
 
 def test_version() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from selfsight.api import compare, embed, report, resume, train, views
+    from selfsight.api import compare, embed, finetune, predict, report, resume, train, views
     from selfsight.checkup import doctor
     from selfsight.encoders import load_encoder
     from selfsight.walkthrough import demo
@@ -22,14 +22,29 @@ _HOMES = {
     "demo": "selfsight.walkthrough",
     "doctor": "selfsight.checkup",
     "embed": "selfsight.api",
+    "finetune": "selfsight.api",
     "load_encoder": "selfsight.encoders",
+    "predict": "selfsight.api",
     "report": "selfsight.api",
     "resume": "selfsight.api",
     "train": "selfsight.api",
     "views": "selfsight.api",
 }
 
-__all__ = ["__version__", "compare", "demo", "doctor", "embed", "load_encoder", "report", "resume", "train", "views"]
+__all__ = [
+    "__version__",
+    "compare",
+    "demo",
+    "doctor",
+    "embed",
+    "finetune",
+    "load_encoder",
+    "predict",
+    "report",
+    "resume",
+    "train",
+    "views",
+]
 
 
 def __getattr__(name: str) -> Any:

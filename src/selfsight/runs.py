@@ -3,8 +3,8 @@
 A run folder holds `config.yaml` (complete, reloadable), `metrics.jsonl`, TensorBoard events, the last two checkpoints
 (`checkpoint/latest.safetensors`, `checkpoint/previous.safetensors`; those of a divided training are folders without the ending),
 `teacher.safetensors`, `environment.json`, and, where there was reason, `init.safetensors`, `bad_images.jsonl`,
-`skipped.jsonl` and `changes.jsonl`. A file is written under a temporary name in the same
-folder and renamed, so that a reader sees the old one or the new one and never a half.
+`skipped.jsonl` and `changes.jsonl`; of a fine-tuning also `checkpoint/best.safetensors` and `classifier.json`. A file is written
+under a temporary name in the same folder and renamed, so that a reader sees the old one or the new one and never a half.
 """
 
 from __future__ import annotations
@@ -181,6 +181,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoint = self.path / "checkpoint" / "latest.safetensors"
         self.previous = self.path / "checkpoint" / "previous.safetensors"
+        self.best = self.path / "checkpoint" / "best.safetensors"
         self.sharded = self.path / "checkpoint" / "latest"
         self.sharded_previous = self.path / "checkpoint" / "previous"
         self.teacher = self.path / "teacher.safetensors"
@@ -189,6 +190,7 @@ class RunFolder:
         self.bad_images = self.path / "bad_images.jsonl"
         self.skipped = self.path / "skipped.jsonl"
         self.changes = self.path / "changes.jsonl"
+        self.classifier = self.path / "classifier.json"
         self.tensorboard = self.path / "tensorboard"
 
     @property

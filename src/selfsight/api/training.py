@@ -77,11 +77,11 @@ def train(
     """
     given: dict[str, Any] = {"epochs": epochs, "minutes": minutes, "limit": limit, "seed": seed, "device": device}
     given |= {"domain": domain, "init": init, "guide": guide, "strategy": strategy}
-    given |= {"tolerance": _tolerance(strict, max_bad), "views": _reading(channels, max_pixels)}
+    given |= {"tolerance": told_tolerance(strict, max_bad), "views": reading(channels, max_pixels)}
     given |= {"batch_size": None if batch_size == "auto" else batch_size}
-    folder = RunFolder(out)
-    if folder.exists:
-        raise InputError(f"{out}: holds a run already; go on with it by --resume, or give another --out")
+    if recipe == "finetune":
+        raise ConfigError("--recipe finetune: needs a validation part; take the verb: selfsight finetune ENCODER DATA --out DIR")
+    folder = unused(out)
     handed = Handed()
     with parallel.joined() as world:
         watch = watch if watch is not None and world.leads else Silent()
@@ -105,11 +105,20 @@ def train(
         watch.on_plan(settings, plan[1], expected)
         for note in () if initial is None else initial.notes:
             watch.say(f"{settings.init}: {note}")
-        world.first(lambda: _begin(folder, plan[2]))
+        world.first(lambda: begin(folder, plan[2]))
         return _run(settings, source, folder, watch, world, start, following, resume=False)
 
 
-def _begin(folder: RunFolder, bad: Sequence[BadImage]) -> None:
+def unused(out: str | Path) -> RunFolder:
+    """The run folder to make; `InputError` where there is one."""
+    folder = RunFolder(out)
+    if folder.exists:
+        raise InputError(f"{out}: holds a run already; go on with it by --resume, or give another --out")
+    return folder
+
+
+def begin(folder: RunFolder, bad: Sequence[BadImage]) -> None:
+    """Make the folder, and list the bad images met so far."""
     folder.path.mkdir(parents=True, exist_ok=True)
     if bad:
         append_jsonl(folder.bad_images, [{"key": b.key, "reason": b.reason} for b in bad])
@@ -140,15 +149,12 @@ def resume(
     if not folder.exists:
         raise InputError(f"{out}: is no run to resume; expected a folder with config.yaml, as 'selfsight train' leaves it")
     given = again | {"epochs": epochs, "minutes": minutes, "device": device, "strategy": strategy}
-    given |= {"tolerance": _tolerance(strict, max_bad)}
+    given |= {"tolerance": told_tolerance(strict, max_bad)}
     before = load_settings(folder)
-    settings = continued(before, _changes(given, config, set), folder)
-    resumed = bool(folder.checkpoints)
-    if folder.teacher.is_file() and not resumed:
-        raise InputError(
-            f"{out}: its checkpoint is gone, so it cannot go on as it was; its teacher can: "
-            f"start a new run with --init {out} and another --out"
-        )
+    if before.finetune is not None:
+        raise InputError(f"{out}: is a fine-tuning; go on with: selfsight finetune --out {out} --resume")
+    settings = continued(before, changes(given, config, set), folder)
+    resumed = can_go_on(folder)
     with parallel.joined() as world:
         parallel.check(settings, world)
         source = first(world.in_turn(lambda: open_source(settings.data)), settings.limit)
@@ -164,16 +170,26 @@ def resume(
         return _run(settings, source, folder, watch, world, start, following, resume=resumed)
 
 
+def can_go_on(folder: RunFolder) -> bool:
+    """Whether there is a checkpoint; `InputError` where there was one once."""
+    if folder.teacher.is_file() and not folder.checkpoints:
+        raise InputError(
+            f"{folder.path}: its checkpoint is gone, so it cannot go on as it was; its teacher can: "
+            f"start a new run with --init {folder.path} and another --out"
+        )
+    return bool(folder.checkpoints)
+
+
 def load_settings(folder: RunFolder) -> TrainSettings:
     """The settings that a run was made with."""
     return config.load(TrainSettings, folder.config)
 
 
-def _changes(given: dict[str, Any], file: str | Path | None, overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+def changes(given: dict[str, Any], file: str | Path | None, overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
     """What a run is to go on with: a file of settings, over it what is named, over that single settings."""
     file_tree = config.read_yaml(file) if file is not None else {}
     set_tree = dict(overrides) if isinstance(overrides, Mapping) else config.parse_overrides(overrides)
-    given["views"] = _reading(given.pop("channels", None), given.pop("max_pixels", None))
+    given["views"] = reading(given.pop("channels", None), given.pop("max_pixels", None))
     if isinstance(given.get("backbone"), str):
         given["backbone"] = {"name": given["backbone"]}
     over = config.merge(config.merge(file_tree, {key: value for key, value in given.items() if value is not None}), set_tree)
@@ -200,10 +216,11 @@ def plan_training(
     overrides: Sequence[str] | Mapping[str, Any],
     cores: int | None = None,
     handed: Handed | None = None,
+    learns: str = "all",
 ) -> tuple[TrainSettings, list[Derived], list[Any]]:
     """Complete settings, what the recipe derived and was not overridden, and the bad images met on the way.
 
-    `cores` are those of one rank; default: all.
+    `cores` are those of one rank; default: all. `learns` is what is trained of an encoder that is fine-tuned.
     """
     cores = cores or devices.cores()
     if recipe not in RECIPES:
@@ -236,7 +253,7 @@ def plan_training(
     if name is not None and not isinstance(name, str):
         raise ConfigError(f"backbone.name: expected a name. Got {name!r}.")
     asked = over.get("batch_size")
-    facts = look.facts._replace(batch=asked if isinstance(asked, int) and asked > 0 else None)
+    facts = look.facts._replace(batch=asked if isinstance(asked, int) and asked > 0 else None, learns=learns)
     rows = RECIPES[recipe](facts, name if initial is None else initial.name)
     if facts.batch is not None:
         rows = replacing(rows, [Derived("batch_size", facts.batch, "given")])
@@ -275,13 +292,13 @@ def seen_from_anywhere(data: Data) -> str | list[str] | dict[str, float]:
     return absolute(str(data)) if isinstance(data, str | Path) else [absolute(str(location)) for location in data]
 
 
-def _tolerance(strict: bool | None, max_bad: float | None) -> dict[str, Any] | None:
+def told_tolerance(strict: bool | None, max_bad: float | None) -> dict[str, Any] | None:
     """Only what was given, so that a file of settings may say the rest."""
     given = tolerance(bool(strict), 0.0 if max_bad is None else max_bad).model_dump()
     return {key: given[key] for key, value in (("strict", strict), ("max_bad", max_bad)) if value is not None} or None
 
 
-def _reading(channels: int | None, max_pixels: int | None) -> dict[str, Any] | None:
+def reading(channels: int | None, max_pixels: int | None) -> dict[str, Any] | None:
     given = {"channels": channels, "max_pixels": max_pixels}
     found = {key: value for key, value in given.items() if value is not None}
     return {"read": found} if found else None

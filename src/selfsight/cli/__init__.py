@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import typer
@@ -14,13 +15,14 @@ import typer
 from selfsight.cli.app import app
 from selfsight.cli.comparing import compare, report
 from selfsight.cli.embedding import embed
+from selfsight.cli.finetuning import finetune, predict
 from selfsight.cli.starting import demo, doctor, views
 from selfsight.cli.training import train
 from selfsight.errors import ElsewhereError, SelfsightError
 
-VERBS = {
+VERBS: dict[str, tuple[Callable[..., None], ...]] = {
     "The main job": (train, compare, report),
-    "Use an encoder": (embed,),
+    "Use an encoder": (finetune, predict, embed),
     "Start here": (demo, views, doctor),
 }
 for _panel, _verbs in VERBS.items():

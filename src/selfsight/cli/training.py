@@ -124,7 +124,7 @@ def train(
                 else:
                     raise ConfigError(f"train: give DATA. {DATA}")
         except (Asked, Interrupted) as stopped:
-            raise _stopped(stopped, data, out) from None
+            raise stopped_run(stopped, ["train", *(data or [])], out) from None
     terminal.say(train_summary(out, summary))
 
 
@@ -152,15 +152,15 @@ def _submit(out: Path, cluster: str, resume: bool) -> None:
     print(f"submitted as job {job.job_id}; its logs: {job.paths.folder}. It goes on by itself when it was preempted")
 
 
-def _stopped(by: Asked | Interrupted, data: list[str] | None, out: Path) -> Interrupted:
-    """`by`, with the command by which the training goes on, or begins again."""
+def stopped_run(by: Asked | Interrupted, words: list[str], out: Path) -> Interrupted:
+    """`by`, with the command by which the training goes on (its first `words`, then where), or begins again."""
     from selfsight.runs import RunFolder
 
     if not isinstance(by, Interrupted):
         before = "" if RunFolder(out).exists else " before the first step, nothing is lost"
         by = Interrupted(by.number, f"stopped by {by.name}{before}")
     if RunFolder(out).exists:
-        how = "go on with: " + shlex.join(["selfsight", "train", *(data or []), "--out", str(out), "--resume"])
+        how = "go on with: " + shlex.join(["selfsight", *words, "--out", str(out), "--resume"])
     else:
         how = "start again with: " + shlex.join(["selfsight", *sys.argv[1:]])
     told = Interrupted(by.number, f"{by}; {how}")

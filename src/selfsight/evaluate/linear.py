@@ -42,7 +42,7 @@ class Linear(Task):
 
 
 def fit(x: Tensor, y: Tensor, classes: int, strength: float, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Weights [classes, D] and bias [classes] for features [n, D] and labels [n]."""
+    """Weights [classes, D] and bias [classes] for features [n, D] and labels [n], or sets of them [n, classes] float32."""
     parameters = torch.zeros(classes, x.shape[1] + 1, device=x.device) if start is None else start.clone()
     parameters.requires_grad_()
     # Dividing the objective by C n leaves the minimum where it is and makes the tolerances independent of n.
@@ -58,13 +58,20 @@ def fit(x: Tensor, y: Tensor, classes: int, strength: float, start: Tensor | Non
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = F.cross_entropy(x @ parameters[:, :-1].T + parameters[:, -1], y)
+        loss = loss_of(x @ parameters[:, :-1].T + parameters[:, -1], y)
         loss = loss + 0.5 * decay * parameters[:, :-1].square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     return parameters[:, :-1].detach(), parameters[:, -1].detach()
+
+
+def loss_of(logits: Tensor, y: Tensor) -> Tensor:
+    """Of labels [n] the mean cross-entropy; of sets [n, classes] the mean of the sums of binary ones."""
+    if y.ndim == 1:
+        return F.cross_entropy(logits, y)
+    return F.binary_cross_entropy_with_logits(logits, y, reduction="sum") / len(y)
 
 
 def _chosen_strength(x: Tensor, y: Tensor, features: FeatureSet, seed: int) -> float:

@@ -35,7 +35,8 @@ class Masks(NamedTuple):
 class Batch:
     """Views by size, view-major: the two global views [2B, C, S, S] first, then local ones [LB, C, s, s] if there are any.
 
-    `labels` [B] int64 stand beside objectives that use them (-1: none), `masks` beside those that hide patches, `detail`
+    `labels` [B] int64 stand beside objectives that use them (-1: none), or float32 [B, classes] where images are mixed or have
+    several; `masks` beside those that hide patches, `detail`
     [2B, C, T, T], the global views once more, larger and in their own colours, beside those that look closer.
     """
 

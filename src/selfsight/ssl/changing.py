@@ -21,6 +21,7 @@ MAY_CHANGE = (
     *("device", "precision", "compile", "threads", "workers", "parts", "strategy"),
     *("log_every", "probe_every_epochs", "save_every_minutes", "collapse_window"),
     *("tolerance.strict", "tolerance.max_bad"),
+    "finetune.patience",
 )
 """How long, on what, and what is looked at. `parts` divides a batch, whose mean gradient is the same."""
 
@@ -39,6 +40,7 @@ _WHY = {
     "backbone": "the weights are those of this network",
     "objective": "heads and centre belong to it",
     "views": "it is what the network learns from",
+    "finetune": "it says what learns, and what it is judged by",
     "optimizer": "its moments were gathered with it",
 }
 _OPTIONS = {"backbone.name": "--backbone", "views.read.channels": "--channels", "views.read.max_pixels": "--max-pixels"}

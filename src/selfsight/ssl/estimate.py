@@ -16,7 +16,7 @@ from selfsight.data.loader import open_sample
 from selfsight.data.multicrop import cut_views, plan_views
 from selfsight.data.sources import BadImage, Source
 from selfsight.ssl.batch import Batch
-from selfsight.ssl.feed import draw_masks
+from selfsight.ssl.feed import draw_masks, labels_at
 from selfsight.ssl.learner import make_learner
 from selfsight.ssl.objectives import Guide
 from selfsight.ssl.settings import TrainSettings
@@ -77,6 +77,6 @@ def sample_batch(settings: TrainSettings, source: Source, on: torch.device, want
     images = (images * wanted)[:wanted]
     made = cut_views(images, plan_views(images, range(wanted), settings.seed, 0, settings.views), settings.views)
     views = [photometry.apply(v.to(on), d, settings.views) for v, d in zip(made.crops, made.draws or (), strict=True)]
-    labels = torch.zeros(wanted, dtype=torch.int64, device=on)
+    labels = labels_at(source, np.resize(spread, wanted), on)
     masks = draw_masks(settings, views[0], 0, np.arange(wanted))
     return time.perf_counter() - start, Batch(views, wanted, masks, labels)

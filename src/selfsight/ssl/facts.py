@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,8 +41,18 @@ def look_at(source: Source, accelerator: bool, cores: int, read: DecodeSettings 
         shown = bad[len(source.rejected)]
         raise DataError(f"{source.location}: not one of its {len(source)} images can be read; first {shown.key}: {shown.reason}")
     side = int(statistics.median(min(pixels.shape[:2]) for pixels in looked))
-    classes = 0 if source.labels is None else len(source.classes)
-    return Look(Facts(len(source), side, accelerator, cores, read.channels, *_spread(looked), classes), bad)
+    facts = Facts(len(source), side, accelerator, cores, read.channels, *_spread(looked))
+    return Look(facts._replace(**_classes(source)), bad)
+
+
+def _classes(source: Source) -> dict[str, Any]:
+    if source.label_sets is not None:
+        counts = source.label_sets.sum(0).tolist()
+        return {"classes": len(source.classes), "counts": tuple(counts), "multi_label": True}
+    if source.labels is None:
+        return {}
+    counts = np.bincount(source.labels[source.labels >= 0], minlength=len(source.classes)).tolist()
+    return {"classes": len(source.classes), "counts": tuple(counts)}
 
 
 def _pixels(source: Source, index: int, read: DecodeSettings) -> Pixels | BadImage:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from selfsight.data.loader import ViewBatch, view_batches
 from selfsight.data.sources import BadImage, Source
 from selfsight.ssl.batch import Batch, Masks
 from selfsight.ssl.masking import hidden_patches
+from selfsight.ssl.mixing import mix
 from selfsight.ssl.settings import TrainSettings
 from selfsight.ssl.world import BY_ITSELF, World
 
@@ -70,12 +70,15 @@ class Feed:
     def _batch(self, made: ViewBatch, step: int) -> Batch | None:
         if not made.size:
             return None
-        views = made.finished(self.device, self.settings.views)
-        detail = None if self.settings.views.gram_size is None else views.pop()
-        labels = None
-        if self.source.labels is not None:
-            labels = torch.from_numpy(np.asarray(self.source.labels)[made.samples].astype(np.int64)).to(self.device)
-        return Batch(views, made.size, draw_masks(self.settings, views[0], step, made.places), labels, detail)
+        s = self.settings
+        views = made.finished(self.device, s.views)
+        detail = None if s.views.gram_size is None else views.pop()
+        labels = labels_at(self.source, made.samples, self.device)
+        mixing = s.objective.mixing
+        if labels is not None and mixing is not None and mixing.on:
+            classes, rank = len(self.source.classes), int(made.places[0])
+            views, labels = mix(mixing, views, labels, classes, s.seed, step, rank)
+        return Batch(views, made.size, draw_masks(s, views[0], step, made.places), labels, detail)
 
     def _ahead(self, batches: Iterator[ViewBatch], start: int) -> Iterator[tuple[ViewBatch, Batch | None]]:
         """Copy and colour the next batch on a stream of its own while the present one is trained on."""
@@ -93,6 +96,13 @@ class Feed:
             ready = made, batch
         if ready is not None:
             yield ready
+
+
+def labels_at(source: Source, samples: Indices, on: torch.device) -> Tensor | None:
+    """Labels [B] int64 of some samples, or their sets [B, classes] float32; None where they have none."""
+    if source.label_sets is not None:
+        return torch.from_numpy(source.label_sets[samples]).float().to(on)
+    return None if source.labels is None else torch.from_numpy(source.labels[samples]).to(on)
 
 
 def draw_masks(s: TrainSettings, view: Tensor, step: int, places: Indices) -> Masks | None:

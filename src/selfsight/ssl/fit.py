@@ -6,7 +6,7 @@ encoders nor tasks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ from selfsight.ssl.settings import TrainSettings
 from selfsight.ssl.signals import Asked, Stop
 from selfsight.ssl.skips import Diverged, Skips
 from selfsight.ssl.step import Learner, Rates, rates_at, train_step
+from selfsight.ssl.validating import Validating
 from selfsight.ssl.watcher import Watcher
 from selfsight.ssl.world import BY_ITSELF, World
 
@@ -68,11 +69,19 @@ class Training:
         self.bad = BadImages(folder.bad_images, settings.tolerance, len(source), where, known, writes=world.leads)
         self.skips = Skips(folder, source, self.learner, settings.steps_per_epoch, writes=world.leads)
         self.observing = Observing(settings, self.learner, self.clock, self.device, watcher, self.skips)
-        self.probing = Probing(probe, settings, self.learner, self.clock, watcher, world)
         about = {"data": source.location, "recipe": settings.recipe}
-        self.saving = Saving(folder, self.learner, self.clock, settings.save_every_minutes, about, restored, world)
+        self.probing, leave = self._looks(probe, watcher, resumed=restored is not None)
+        self.saving = Saving(folder, self.learner, self.clock, settings.save_every_minutes, about, restored, world, leave)
         world.wait()  # all have read the folder before the first rank writes to it
         self.observing.last_loss = self._rewind(self.learner.step if resume else -1)
+
+    def _looks(self, probe: Probe | None, watcher: Watcher, *, resumed: bool) -> tuple[Probing, Callable[[], None] | None]:
+        """What looks at the teacher on the way; and what leaves its weights where they are not those of the last step."""
+        given = (probe, self.settings, self.learner, self.clock, watcher, self.world)
+        if self.settings.finetune is None:
+            return Probing(*given), None
+        validating = Validating(*given, self.folder, self.settings.finetune, resumed=resumed)
+        return validating, validating.leave
 
     def _fresh(self) -> Learner:
         """The state before the first step."""
@@ -92,9 +101,8 @@ class Training:
         ):
             self.clock.start()
             try:
-                if self.learner.step == 0:
-                    self.probing.measure(log, stop)
-                while not self.world.said(self.clock.finished(self.learner.step)):
+                self.probing.begin(log, stop)
+                while not (self.probing.enough or self.world.said(self.clock.finished(self.learner.step))):
                     try:
                         self._go_on(log, stop)
                     except Diverged as diverged:
@@ -129,7 +137,7 @@ class Training:
             if due and not self.learner.setbacks.in_a_row:
                 self.saving.save()
             self.probing.if_due(log, stop)
-            if over:
+            if over or self.probing.enough:
                 break
         self.skips.read(log)
 
@@ -145,6 +153,7 @@ class Training:
         self.world.wait()  # all have read the checkpoint before it is written anew
         self.skips.forget()
         self.observing.restart(self._rewind(self.learner.step))
+        self.probing.restart()
         log.restart(self.learner.step)
         if self.learner.step:
             self.saving.save(anew=True)

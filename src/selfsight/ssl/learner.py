@@ -11,6 +11,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from selfsight import device
 from selfsight.errors import ConfigError
 from selfsight.models.backbones import Backbone, build_backbone
+from selfsight.ssl.adapters import limit_to
 from selfsight.ssl.network import Network, make_teacher
 from selfsight.ssl.objectives import OBJECTIVES
 from selfsight.ssl.objectives.base import AnyObjective, Guide
@@ -46,7 +47,11 @@ def make_learner(
     student = _network(initial_backbone(settings), objective)
     if start is not None:
         begin(student, start)
-    teacher = make_teacher(student, _network(build_backbone(settings.backbone.calm()), objective))
+    teacher = _network(build_backbone(settings.backbone.calm()), objective)
+    if settings.finetune is not None:
+        for network in (student, teacher):
+            limit_to(network, settings.finetune)
+    teacher = make_teacher(student, teacher)
     divided = chosen(settings, world.count, count(student), memory_of(on)) == "fsdp"
     if settings.compile:
         _compile(student, teacher, on, divided)

@@ -39,6 +39,25 @@ class Probing:
         self._at, self._values = -1, dict[str, float]()
         self._time, self._next = time.monotonic(), self._next_step()
 
+    @property
+    def look(self) -> Embed:
+        """What of the teacher is measured."""
+        return self.learner.embed
+
+    @property
+    def enough(self) -> bool:
+        """Whether what was measured ends the training."""
+        return False
+
+    def begin(self, log: MetricsLog, stop: Stop) -> None:
+        """Before the first step of this process."""
+        if self.learner.step == 0:
+            self.measure(log, stop)
+
+    def restart(self) -> None:
+        """After a way back to a checkpoint: the same step is another state."""
+        self._at = -1
+
     def if_due(self, log: MetricsLog, stop: Stop) -> None:
         # Quick epochs would spend more time on the probe than on training, so it also keeps a distance in time.
         step = self.learner.step
@@ -53,7 +72,7 @@ class Probing:
         teacher = self.learner.teacher.eval()
         try:
             with torch.no_grad(), stop.at_once():
-                values = self.probe(self.learner.embed)
+                values = self.probe(self.look)
         finally:
             teacher.train()
         if not values:

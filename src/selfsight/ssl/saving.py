@@ -19,7 +19,8 @@ from selfsight.ssl.world import BY_ITSELF, World
 
 
 class Saving:
-    """The last two checkpoints and the teacher of a run; `about` goes with the teacher.
+    """The last two checkpoints and the teacher of a run; `about` goes with the teacher, which is the present one, or what `leave`
+    writes.
 
     `kept` is what the run was taken up from: a newest checkpoint that was found damaged then is no successor of a whole one, so
     the next save writes over it instead of the one before it.
@@ -34,8 +35,9 @@ class Saving:
         about: dict[str, str],
         kept: Restored | None = None,
         world: World = BY_ITSELF,
+        leave: Callable[[], None] | None = None,
     ) -> None:
-        self.world = world
+        self.world, self.leave = world, leave
         self.folder, self.learner, self.clock, self.about = folder, learner, clock, about
         self.every = 60 * every_minutes
         self.saved = time.monotonic()
@@ -53,7 +55,10 @@ class Saving:
         if self.learner.step != self._step or anew:
             self._write()
             self._step, self._newest_is_whole = self.learner.step, True
-        checkpoint.save_teacher(self.folder.teacher, self.learner, self.about, self.world)
+        if self.leave is None:
+            checkpoint.save_teacher(self.folder.teacher, self.learner, self.about, self.world)
+        else:
+            self.leave()
         self.saved = time.monotonic()
         self.world.wait()  # a rank that went on to end would have the others ended while this one still writes
 

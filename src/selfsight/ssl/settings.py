@@ -14,6 +14,7 @@ from selfsight.errors import ConfigError
 from selfsight.models.backbones import BackboneSettings, is_vit_name, patch_of
 from selfsight.ssl.objectives import OBJECTIVES, ObjectiveSettings
 from selfsight.ssl.optimizer import OptimizerSettings
+from selfsight.ssl.tuning import TuningSettings
 
 if TYPE_CHECKING:
     AnyObjectiveSettings = ObjectiveSettings
@@ -43,6 +44,7 @@ class TrainSettings(Settings):
     backbone: BackboneSettings
     views: ViewSettings
     optimizer: OptimizerSettings
+    finetune: TuningSettings | None = None
     device: str = "auto"
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

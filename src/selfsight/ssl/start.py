@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from selfsight.errors import WeightsError
+from selfsight.ssl.adapters import merged
 from selfsight.ssl.network import Network
 
 BACKBONE, HEADS, MASK_TOKEN = "backbone.", "heads.", "mask_token"
@@ -15,8 +16,8 @@ BACKBONE, HEADS, MASK_TOKEN = "backbone.", "heads.", "mask_token"
 
 def plain(network: Network) -> dict[str, Tensor]:
     """All tensors under the names of `teacher.safetensors`: the adapter's own level of names (`backbone.net.`) left out, as no
-    other program knows it."""
-    return {key.replace("backbone.net.", BACKBONE, 1): value for key, value in network.state_dict().items()}
+    other program knows it, and adapters added to the weights beside which they stand."""
+    return {key.replace("backbone.net.", BACKBONE, 1): value for key, value in merged(network).items()}
 
 
 def heads_that_fit(heads: nn.ModuleDict, tensors: Mapping[str, Tensor]) -> list[str]:

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from selfsight.device import autocast
 from selfsight.ssl.batch import Batch
 from selfsight.ssl.health import feature_signs
-from selfsight.ssl.network import Network, update_teacher
+from selfsight.ssl.network import IMAGE, Network, update_teacher
 from selfsight.ssl.objectives.base import ALONE, AnyObjective, Loss, Ranks
 from selfsight.ssl.optimizer import OptimizerSettings, all_finite, clip_per_tensor, set_rates, step_if
 from selfsight.ssl.schedules import constant, cosine
@@ -52,6 +52,11 @@ class Learner:
     def embed(self, images: Tensor) -> Tensor:
         """The teacher's summaries [B, D] of images [B, C, H, W]."""
         return self.teacher.embed(images)
+
+    def classify(self, images: Tensor) -> Tensor:
+        """What the teacher's head answers [B, K] to images [B, C, H, W]."""
+        answers: Tensor = self.teacher.heads[IMAGE](self.teacher.embed(images))
+        return answers
 
     def collecting(self, last: bool) -> AbstractContextManager[None]:
         """Around a part of a batch: ranks exchange gradients in the `last` one alone."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from selfsight.config import Settings
 from selfsight.ssl.batch import Batch
 from selfsight.ssl.masking import MaskSettings
+from selfsight.ssl.mixing import Mixing
 from selfsight.ssl.network import Network, Seen
 
 
@@ -21,6 +22,11 @@ class ObjectiveSettings(Settings):
     @property
     def masking(self) -> MaskSettings | None:
         """How patches are hidden from the student, for objectives that hide some."""
+        return None
+
+    @property
+    def mixing(self) -> Mixing | None:
+        """How images are mixed with others, for objectives that mix some."""
         return None
 
     @property

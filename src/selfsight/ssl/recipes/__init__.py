@@ -16,6 +16,7 @@ from selfsight.ssl.recipes.dinov2 import dinov2
 from selfsight.ssl.recipes.dinov3 import dinov3
 from selfsight.ssl.recipes.dinov3_highres import dinov3_highres
 from selfsight.ssl.recipes.distill import distill
+from selfsight.ssl.recipes.finetune import finetune
 from selfsight.ssl.recipes.supervised import supervised
 
 RECIPES: dict[str, Recipe] = {
@@ -26,11 +27,12 @@ RECIPES: dict[str, Recipe] = {
     "adapt": adapt,
     "distill": distill,
     "supervised": supervised,
+    "finetune": finetune,
 }
 
 __all__ = ["NEEDS", "RECIPES", "Derived", "Facts", "Recipe", "as_tree", "replacing", "with_domain"]
 
-NEEDS = {"adapt": "init", "distill": "guide"}
+NEEDS = {"adapt": "init", "finetune": "init", "distill": "guide"}
 """Recipes that need an encoder, and the setting that names it."""
 
 

@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 
 
 class Facts(NamedTuple):
-    """What a recipe may look at. `side` is the median of the shorter sides in pixels; `mean` and `std` are those of a channel;
-    `classes` is 0 without labels; `batch` is the one that was asked for, if any."""
+    """What a recipe may look at. `side` is the median of the shorter sides in pixels; `mean` and `std` are those of a channel.
+
+    `classes` is 0 without labels; `counts` are the images of each class, with `multi_label` an image is in any number of them.
+    `batch` is the one that was asked for, if any; `learns` is what is trained of a network that is fine-tuned.
+    """
 
     images: int
     side: int
@@ -22,6 +25,9 @@ class Facts(NamedTuple):
     std: tuple[float, ...] = ()
     classes: int = 0
     batch: int | None = None
+    counts: tuple[int, ...] = ()
+    multi_label: bool = False
+    learns: str = "all"
 
 
 @dataclass(frozen=True)
