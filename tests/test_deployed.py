@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,16 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
+import labelled
 import pictures
-from encoder_files import CNN, VIT, network, onnx_file
+from encoder_files import CNN, VIT, network, onnx_file, run_folder
 from selfsight import api
 from selfsight.comparison.as_deployed import NOTE, columns
-from selfsight.encoders import load_encoder
+from selfsight.data.sources import open_source
+from selfsight.encoders import extract, load_encoder
 from selfsight.errors import DataError, WeightsError
+
+CNN_SPEC = f"random/{CNN}?size=32"
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +106,25 @@ def test_a_perfect_head_is_perfect_and_a_blind_one_at_chance(tmp_path: Path) -> 
         assert scores["pixels", task, metric] == 100
     assert found.provenance["notes"][right][-1] == NOTE
     assert {e.spec: e.pool for e in found.encoders}[right] == "logits"
+
+
+def test_a_fine_tuned_run_answers_as_predict_does(tmp_path: Path) -> None:
+    data = labelled.stripes(tmp_path / "stripes", (12, 12))
+    run = tmp_path / "tuned"
+    api.finetune(CNN_SPEC, data, run, epochs=1, freeze=True, device="cpu", set={"threads": 1, "workers": 0})
+    api.predict(run, data, tmp_path / "answers.csv")
+    with (tmp_path / "answers.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    spec = f"{run}?pool=logits"
+    encoder = load_encoder(spec)
+    source = open_source(data)
+    scores = extract(encoder, source, device="cpu", cache=False).vectors
+    assert encoder.classes == source.classes
+    assert [encoder.classes[k] for k in scores.argmax(1)] == [row["predicted"] for row in rows]
+    found = api.compare(data, [spec, "pixels"], tmp_path / "out", tasks=["knn"])
+    assert found.data.n_test
+    with pytest.raises(WeightsError, match="'pool=logits' needs a classifier, and the run has none; make one with finetune"):
+        load_encoder(f"{run_folder(tmp_path / 'birds')}?pool=logits")
 
 
 def test_a_head_that_knows_more_classes_answers_among_those_at_hand() -> None:

@@ -20,7 +20,6 @@ from selfsight.api.watch import Silent, Watch
 from selfsight.data.holdout import labels_of
 from selfsight.data.sources import BadImage, Data, first, open_source
 from selfsight.encoders import extract
-from selfsight.encoders.preprocess import Preprocess, plain_crop
 from selfsight.errors import ConfigError, InputError, WeightsError
 from selfsight.evaluate.heads import Head, fitted_head
 from selfsight.runs import RunFolder, write_text_atomic
@@ -150,8 +149,6 @@ def _tuning(given: Mapping[str, Any], file: str | Path | None, overrides: Sequen
 def _as_prepared(initial: Initial) -> dict[str, Any]:
     """How the encoder cuts and resizes its pictures, as the validation part is judged."""
     prepare = initial.encoder.prepare
-    if not isinstance(prepare, Preprocess):
-        return {"crop": plain_crop(initial.size)}
     return {"crop": prepare.crop_pct, "interpolation": prepare.interpolation}
 
 

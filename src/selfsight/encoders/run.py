@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +12,9 @@ from torch import Tensor
 
 from selfsight import config
 from selfsight.data.views import ViewSettings
-from selfsight.encoders import architecture, checkpoint, preprocess, state
+from selfsight.encoders import architecture, checkpoint, deployed, preprocess, state
 from selfsight.encoders.base import Encoder, TorchEncoder
+from selfsight.encoders.deployed import Head
 from selfsight.encoders.preprocess import Preprocess
 from selfsight.encoders.spec import Family, Spec
 from selfsight.encoders.untrained import born
@@ -19,7 +22,7 @@ from selfsight.errors import ConfigError, WeightsError
 from selfsight.models.backbones import Backbone, BackboneSettings
 from selfsight.runs import RunFolder
 
-_PART = "backbone."
+_PART, _CLASSIFIER = "backbone.", "heads.image."
 
 
 def load(spec: Spec) -> Encoder:
@@ -39,13 +42,36 @@ def load(spec: Spec) -> Encoder:
         weights = f"what run {name} started from: {began}"
     else:
         weights = f"untrained: what run {name} started from (seed {seed})"
-    size = views.global_size
-    usual = Preprocess(size, views.mean, views.std, preprocess.plain_crop(size))
-    prepare = architecture.preprocess_of(spec, usual)
-    encoder = TorchEncoder(spec.text, backbone, prepare, spec.options.get("pool"), weights)
+    prepare = architecture.preprocess_of(spec, _usual(run, views))
+    head = _deployed(spec, run)
+    encoder = TorchEncoder(spec.text, backbone, prepare, spec.options.get("pool"), weights, head)
     encoder.read = views.read
-    encoder.notes += notes
+    encoder.notes += notes if head is None else []
     return encoder
+
+
+def _usual(run: RunFolder, views: ViewSettings) -> Preprocess:
+    """A fine-tuning was judged on pictures cut as its encoder cuts them; a training sees parts of all sizes."""
+    size, tuned = views.global_size, config.read_yaml(run.config).get("finetune")
+    usual = Preprocess(size, views.mean, views.std, preprocess.plain_crop(size))
+    if not isinstance(tuned, Mapping):
+        return usual
+    return replace(usual, crop_pct=tuned["crop"], interpolation=tuned["interpolation"])
+
+
+def _deployed(spec: Spec, run: RunFolder) -> Head | None:
+    """The classifier that a fine-tuning trained, if it is asked for."""
+    if not deployed.asked_for(spec):
+        return None
+    if not run.classifier.is_file():
+        raise WeightsError(
+            f"{spec.text}: 'pool={deployed.POOL}' needs a classifier, and the run has none; make one with finetune"
+        )
+    found = {key: tensor for key, tensor in carried(spec).tensors.items() if key.startswith(_CLASSIFIER)}
+    head = deployed.head_of(spec, found)
+    assert head is not None
+    names = json.loads(run.classifier.read_text(encoding="utf-8"))["classes"]
+    return head if head.classes else head._replace(classes=tuple(names))
 
 
 def _configured(spec: Spec, run: RunFolder) -> tuple[BackboneSettings, ViewSettings, int]:
@@ -108,4 +134,4 @@ def _load(spec: Spec, run: RunFolder, path: Path, backbone: Backbone) -> tuple[s
     return step, notes
 
 
-FAMILY = Family("runs/NAME", (*preprocess.OPTIONS, "pool", "weights"), load)
+FAMILY = Family("runs/NAME", (*preprocess.OPTIONS, "pool", "weights", *deployed.OPTIONS), load)
