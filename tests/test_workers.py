@@ -16,9 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
-from selfsight.data.loader import Share, ViewBatch, image_batches, view_batches
+from selfsight.data.loader import Share, ViewBatch, view_batches
 from selfsight.data.sources import Source, open_source
 from selfsight.data.views import ViewSettings
+from selfsight.data.windows import image_batches
 from selfsight.data.workers import Crew
 from selfsight.errors import SelfsightError
 from selfsight.ssl.feed import more_workers

@@ -108,13 +108,6 @@ def train_summary(out: Path, summary: Mapping[str, Any]) -> str:
     return text + _skipped(RunFolder(out).bad_images)
 
 
-def embed_summary(out: Path, summary: Mapping[str, Any]) -> str:
-    """The closing line of an embedding."""
-    speed = "from the cache" if summary["cached"] else f"{summary['images_per_second']:.1f} images/s"
-    text = f"done: {out}, {summary['images']} images, {summary['feature_width']} numbers each, {speed}"
-    return text + (_skipped(out.parent / "bad_images.jsonl") if summary["bad_images"] else "")
-
-
 def compare_summary(terminal: Terminal, results: Results, out: Path) -> None:
     """Scores, verdict and where the report is."""
     if results.scores:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from selfsight.cli.options import Data, Device, Limit, MaxBad, MaxPixels, Strict, Workers
+from selfsight.cli.options import Data, Device, Limit, MaxBad, MaxPixels, Strict
+from selfsight.errors import Interrupted
 
 
 def embed(
@@ -17,27 +21,57 @@ def embed(
     limit: Limit = None,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 64,
-    workers: Workers = 0,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Processes that read and decode images (half of the cores); 0: none.", show_default=False),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Numbers of the file: float32 or float16.")] = "float32",
+    runtime: Annotated[str, typer.Option(help="auto (the fastest that is exact), torch, onnx or compile.")] = "auto",
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16 with torch: faster on a GPU.")] = "float32",
     strict: Strict = False,
     max_bad: MaxBad = 5.0,
     max_pixels: MaxPixels = None,
 ) -> None:
-    """Images in, a Parquet file of features out."""
-    from selfsight import api
-    from selfsight.terminal import Terminal, embed_summary
+    """Images in, a Parquet file of features out; the same command goes on with an interrupted one."""
+    from selfsight.ssl.signals import Asked, Stop
 
-    with Terminal() as terminal:
-        summary = api.embed(
-            encoder,
-            data,
-            out,
-            limit=limit,
-            device=device,
-            batch_size=batch_size,
-            workers=workers,
-            strict=strict,
-            max_bad=max_bad,
-            max_pixels=max_pixels,
-            watch=terminal,
-        )
-    terminal.say(embed_summary(out, summary))
+    with Stop(always=True):
+        try:
+            from selfsight import api
+            from selfsight.terminal import Terminal
+
+            with Terminal() as terminal:
+                summary = api.embed(
+                    encoder,
+                    data,
+                    out,
+                    limit=limit,
+                    device=device,
+                    batch_size=batch_size,
+                    workers=workers,
+                    dtype=dtype,
+                    runtime=runtime,
+                    precision=precision,
+                    strict=strict,
+                    max_bad=max_bad,
+                    max_pixels=max_pixels,
+                    watch=terminal,
+                )
+        except (Asked, Interrupted) as by:
+            told = str(by) if isinstance(by, Interrupted) else f"stopped by {by.name} before the first image"
+            raise Interrupted(by.number, f"{told}; go on with: {shlex.join(['selfsight', *sys.argv[1:]])}") from None
+    terminal.say(_closing(out, summary))
+
+
+def _closing(out: Path, summary: Mapping[str, Any]) -> str:
+    """The last line."""
+    from selfsight.runs import read_jsonl
+
+    rate = summary["images_per_second"]
+    speed = "all done before" if rate is None else f"{rate:.1f} images/s, runtime {summary['runtime']}"
+    text = f"done: {out}, {summary['images']} images, {summary['feature_width']} numbers each, {speed}"
+    if not summary["bad_images"]:
+        return text
+    listing = out.parent / "bad_images.jsonl"
+    worst = read_jsonl(listing)[0]
+    return f"{text}; {summary['bad_images']} files skipped, first {worst['key']} ({worst['reason']}), all in {listing}"

@@ -1,12 +1,12 @@
-"""Samples to batches, in worker processes.
+"""Samples to batches of views, in worker processes.
 
-`view_batches` feeds a training for as many steps as asked; `image_batches` goes once through a source in order, for encoders.
-A sample that cannot be read is left out of its batch and reported in it; nothing stops.
+`view_batches` feeds a training for as many steps as asked; `windows.py` goes once through a source, for encoders. A sample
+that cannot be read is left out of its batch and reported in it; nothing stops.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
@@ -148,39 +148,6 @@ def view_batches(
     """
     work = _Steps(source, settings, batch_size, seed, share or Share(0, 1), finish)
     return Crew(work, workers, pin=pin, patience=patience)
-
-
-class _Pictures(Work[tuple[list[int], Tensor | None, list[BadImage]]]):
-    """Item `number` is a batch of prepared images in the order of the source."""
-
-    def __init__(self, source: Source, prepare: Callable[[Picture], Tensor], read: DecodeSettings, batch_size: int) -> None:
-        super().__init__()
-        self.source, self.prepare, self.read, self.batch_size = source, prepare, read, batch_size
-
-    def __getitem__(self, number: int) -> tuple[list[int], Tensor | None, list[BadImage]]:
-        good, images, bad = [], [], []
-        for index in range(number * self.batch_size, min(len(self.source), (number + 1) * self.batch_size)):
-            image = self._prepared(index)
-            if isinstance(image, BadImage):
-                bad.append(image)
-            else:
-                good.append(index)
-                images.append(image)
-        return good, torch.stack(images) if images else None, bad
-
-    def _prepared(self, index: int) -> Tensor | BadImage:
-        if index in self.avoid:
-            return BadImage(self.source.keys[index], self.avoid[index])
-        with self.holding(index):
-            image = read_picture(self.source, index, self.read)
-            return image if isinstance(image, BadImage) else self.prepare(image)
-
-
-def image_batches(
-    source: Source, prepare: Callable[[Picture], Tensor], *, batch_size: int, workers: int, read: DecodeSettings = _RGB
-) -> Iterator[tuple[list[int], Tensor | None, list[BadImage]]]:
-    """(indices of the good samples, images [B, ...] or None if all are bad, the bad ones), once through the source in order."""
-    return Crew(_Pictures(source, prepare, read, batch_size), workers).items(0, -(-len(source) // batch_size))
 
 
 def open_sample(source: Source, index: int, settings: DecodeSettings = _RGB) -> OpenedImage | BadImage:

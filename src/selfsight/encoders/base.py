@@ -69,6 +69,11 @@ class Encoder(ABC):
     def encode(self, images: Tensor) -> Tensor:
         """[B, C, H, W] on the encoder's device -> float32 [B, D] on the same device."""
 
+    @property
+    def network(self) -> nn.Module | None:
+        """The whole of it as one module, images [B, C, H, W] -> float32 [B, D], for other runtimes; None where torch has none."""
+        return None
+
     def to(self, device: torch.device | str) -> Self:
         """Move the weights; encoders without weights on a device stay as they are."""
         return self
@@ -143,6 +148,10 @@ class TorchEncoder(Encoder):
             features: Tensor = self.network(images.contiguous(memory_format=self._format))
         return features
 
+    @property
+    def network(self) -> nn.Module:
+        return _Pooling(self.backbone, self.pool).eval()
+
     def look(self, images: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
         """Images [B, C, H, W] -> features [B, D], and the patches [B, N, W] over their grid; in one pass where the pool is one of
         tokens."""
@@ -182,6 +191,17 @@ def _in_whole_patches(spec: str, prepare: Preprocess, backbone: Backbone) -> Pre
             below = max(side, length // side * side)
             raise WeightsError(f"{spec}: 'size' must be a multiple of the patch, {side}, got {length}; {below} is one")
     return replace(prepare, multiple=side if backbone.kind == "vit" else _STRIDE) if prepare.aspect == "keep" else prepare
+
+
+class _Pooling(nn.Module):
+    """A backbone and its pool as one module."""
+
+    def __init__(self, backbone: Backbone, pool: str) -> None:
+        super().__init__()
+        self.backbone, self.pool = backbone, pool
+
+    def forward(self, images: Tensor) -> Tensor:
+        return _pooled(self.backbone(images), self.pool).float()
 
 
 def digest(texts: Iterable[str], tensors: Iterable[tuple[str, Tensor]]) -> str:

@@ -143,8 +143,8 @@ class ViT(Transformer):
     def _embedded(self, images: Tensor, grid: tuple[int, int], hidden: Tensor | None, mask_token: Tensor | None) -> Tensor:
         net = self.net
         patches = masked(net.patch_embed(images), hidden, mask_token)
-        first = [] if net.cls_token is None else [net.cls_token.expand(len(images), -1, -1)]
-        registers = [] if net.reg_token is None else [net.reg_token.expand(len(images), -1, -1)]
+        first = [] if net.cls_token is None else [net.cls_token.expand(images.shape[0], -1, -1)]
+        registers = [] if net.reg_token is None else [net.reg_token.expand(images.shape[0], -1, -1)]
         if net.pos_embed is None:
             x = torch.cat([*first, *registers, patches], dim=1)
         else:
@@ -197,7 +197,7 @@ class RotaryViT(Transformer):
         net = self.net
         patches = net.patch_embed(images)
         patches = masked(patches if patches.ndim == 3 else patches.flatten(1, 2), hidden, mask_token)
-        x, rope = net._pos_embed(patches.view(len(images), *grid, -1) if net.dynamic_img_size else patches)
+        x, rope = net._pos_embed(patches.view(images.shape[0], *grid, -1) if net.dynamic_img_size else patches)
         ropes = list(rope) if net.rope_mixed else [rope] * len(net.blocks)
         return net.norm_pre(x), ropes
 
