@@ -21,12 +21,13 @@ from torchvision.transforms.v2 import functional as tv
 from selfsight.data import draws as numbers
 from selfsight.data import photometry
 from selfsight.data.decode import DecodeSettings
-from selfsight.data.loader import ViewBatch, batch_at, image_batches, view_batches
+from selfsight.data.loader import ViewBatch, batch_at, view_batches
 from selfsight.data.multicrop import cut_views, finish_views, plan_views
 from selfsight.data.opening import OpenedImage, open_image
 from selfsight.data.sources import Source, open_source
 from selfsight.data.views import Photometry, ViewSettings, crop_boxes, cut, draw_photometry
 from selfsight.data.views import view_uniforms as uniforms
+from selfsight.data.windows import image_batches
 
 
 @pytest.fixture(autouse=True)

@@ -123,7 +123,7 @@ def _some(encoder: Encoder, source: Source) -> Tensor:
         if not isinstance(picture, BadImage):
             images.append(encoder.prepare(picture))
     if not images:
-        return torch.randn(_LOOKED_AT, encoder.read.channels, encoder.input_size, encoder.input_size)
+        return torch.randn(_LOOKED_AT, encoder.read.channels, *encoder.prepare.shape)
     return torch.stack([image for image in images if image.shape == images[0].shape])
 
 
@@ -161,7 +161,8 @@ def _about(encoder: Encoder, source: Source, runtime: Runtime, dtype: str) -> di
         "pool": encoder.pool,
         "input_size": encoder.input_size,
         "feature_width": encoder.feature_width,
-        "preprocessing": _written(encoder.prepare),
+        "feature_shape": list(encoder.feature_shape),
+        "preprocessing": dataclasses.asdict(encoder.prepare),
         "read": encoder.read.model_dump(mode="json"),
         "fingerprint": encoder.fingerprint,
         "dtype": dtype,
@@ -171,10 +172,6 @@ def _about(encoder: Encoder, source: Source, runtime: Runtime, dtype: str) -> di
         "classes": list(source.classes),
         "environment": environment(("torch", "torchvision", "timm", "onnxruntime", "numpy", "pillow", "pyarrow")),
     }
-
-
-def _written(prepare: Any) -> Any:
-    return dataclasses.asdict(prepare) if dataclasses.is_dataclass(prepare) and not isinstance(prepare, type) else repr(prepare)
 
 
 def _finish(parts: Parts, source: Source, about: dict[str, Any]) -> None:

@@ -35,7 +35,8 @@ class Encoder(ABC):
     length D of a feature vector, which is laid out as `feature_shape`: (D,), or (N, W) for a dense pool. `parameters` is how many
     numbers were learnt. `notes` lists what was assumed or set aside while loading. `read` says how its images are decoded;
     `prepare` turns one (RGB picture, or pixels [H, W, C] of another number of channels) into the tensor [C, H, W] that `encode`
-    takes, and is picklable.
+    takes, and is picklable. `network` is the whole of it as one module, images [B, C, H, W] -> features [B, D], for other
+    runtimes; None where torch has none.
     """
 
     spec: str
@@ -50,6 +51,7 @@ class Encoder(ABC):
     prepare: Preprocess
     classes: tuple[str, ...] = ()
     read: DecodeSettings = DecodeSettings()
+    network: nn.Module | None = None
 
     @property
     def deployed(self) -> bool:
@@ -68,11 +70,6 @@ class Encoder(ABC):
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
         """[B, C, H, W] on the encoder's device -> float32 [B, D] on the same device."""
-
-    @property
-    def network(self) -> nn.Module | None:
-        """The whole of it as one module, images [B, C, H, W] -> float32 [B, D], for other runtimes; None where torch has none."""
-        return None
 
     def to(self, device: torch.device | str) -> Self:
         """Move the weights; encoders without weights on a device stay as they are."""
@@ -98,6 +95,8 @@ class TorchEncoder(Encoder):
 
     Always float32: features that are kept must not depend on which machine made them. With a `head` the features are its scores.
     """
+
+    network: nn.Module
 
     def __init__(
         self, spec: str, backbone: Backbone, prepare: Preprocess, pool: str | None, weights: str, head: Head | None = None
@@ -148,10 +147,6 @@ class TorchEncoder(Encoder):
             features: Tensor = self.network(images.contiguous(memory_format=self._format))
         return features
 
-    @property
-    def network(self) -> nn.Module:
-        return _Pooling(self.backbone, self.pool).eval()
-
     def look(self, images: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
         """Images [B, C, H, W] -> features [B, D], and the patches [B, N, W] over their grid; in one pass where the pool is one of
         tokens."""
@@ -191,17 +186,6 @@ def _in_whole_patches(spec: str, prepare: Preprocess, backbone: Backbone) -> Pre
             below = max(side, length // side * side)
             raise WeightsError(f"{spec}: 'size' must be a multiple of the patch, {side}, got {length}; {below} is one")
     return replace(prepare, multiple=side if backbone.kind == "vit" else _STRIDE) if prepare.aspect == "keep" else prepare
-
-
-class _Pooling(nn.Module):
-    """A backbone and its pool as one module."""
-
-    def __init__(self, backbone: Backbone, pool: str) -> None:
-        super().__init__()
-        self.backbone, self.pool = backbone, pool
-
-    def forward(self, images: Tensor) -> Tensor:
-        return _pooled(self.backbone(images), self.pool).float()
 
 
 def digest(texts: Iterable[str], tensors: Iterable[tuple[str, Tensor]]) -> str:

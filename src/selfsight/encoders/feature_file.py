@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from selfsight.data.sources import BadImage, Source
 from selfsight.encoders.features import Stretch
 from selfsight.errors import InputError
-from selfsight.runs import remove_folder, room_for, write_atomic, write_json_atomic
+from selfsight.runs import remove_folder, write_atomic, write_json_atomic
 
 DTYPES = ("float32", "float16")
 KEY = b"selfsight"
@@ -167,7 +167,7 @@ def _join(parts: Iterable[Part], schema: pa.Schema, path: Path) -> None:
     """Row groups are of one size, wherever the parts were cut, so that the file does not depend on that."""
     kind = schema.field("vector").type
     size = rows_a_group(kind.list_size, str(np.dtype(kind.value_type.to_pandas_dtype())))
-    with room_for(path), pq.ParquetWriter(path, schema, **_STORAGE) as writer:
+    with pq.ParquetWriter(path, schema, **_STORAGE) as writer:
         waiting: list[pa.Table] = []
         for part in parts:
             waiting.append(pq.read_table(part.path).replace_schema_metadata(schema.metadata))

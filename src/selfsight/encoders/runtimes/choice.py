@@ -54,8 +54,8 @@ def choose(
     is not taken, and `say` tells so. `ConfigError` for one that cannot be had here.
     """
     device = device or torch.device("cpu")
-    eager = Torch(encoder, device, precision)
     _check(encoder, device, runtime, precision)
+    eager = Torch(encoder, device, precision)
     if runtime == "torch" or (runtime == "auto" and (device.type != "cpu" or precision != "float32" or encoder.network is None)):
         return eager
     images = pictures()
