@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from selfsight import config, metrics
 from selfsight.config import Settings
 from selfsight.data.decode import DecodeSettings
-from selfsight.data.loader import image_batches
 from selfsight.data.sources import BadImage, Source
+from selfsight.data.windows import image_batches
 from selfsight.encoders import TorchEncoder, load_encoder, parse_spec
 from selfsight.encoders.checkpoint import read_safetensors
 from selfsight.encoders.preprocess import Preprocess

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from selfsight.api.classifier import Preprocessing, scores
 from selfsight.data.holdout import Labels, hold_out, in_classes_of, labels_of, strata
-from selfsight.data.loader import image_batches
 from selfsight.data.sources import BadImage, Source, Subset, open_source
 from selfsight.data.tolerance import Tolerance
+from selfsight.data.windows import image_batches
 from selfsight.errors import DataError
 from selfsight.ssl.probing import Embed, Probe
 from selfsight.ssl.tuning import TuningSettings

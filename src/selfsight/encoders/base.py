@@ -96,7 +96,7 @@ class TorchEncoder(Encoder):
     Always float32: features that are kept must not depend on which machine made them. With a `head` the features are its scores.
     """
 
-    network: nn.Module
+    network: Pooled
 
     def __init__(
         self, spec: str, backbone: Backbone, prepare: Preprocess, pool: str | None, weights: str, head: Head | None = None
