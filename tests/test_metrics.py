@@ -74,6 +74,46 @@ def test_neighbours_come_in_falling_order_for_every_row() -> None:
     assert rows == list(range(300))
 
 
+def slow_neighbours(train: np.ndarray, test: np.ndarray, k: int) -> list[list[int]]:
+    """All similarities of whole numbers, which are exact, sorted; equal ones by rising index."""
+    similarity = (test.astype(np.int64) @ train.astype(np.int64).T).tolist()
+    return [sorted(range(len(train)), key=lambda i: (-row[i], i))[:k] for row in similarity]
+
+
+@pytest.mark.parametrize("order", ["drawn", "rising", "falling"])
+@pytest.mark.parametrize(("n", "k"), [(4096, 20), (4097, 20), (9001, 1), (9001, 20), (9001, 4000)])
+def test_neighbours_among_many_rows_are_those_of_the_whole_list_sorted(n: int, k: int, order: str) -> None:
+    """Several blocks, with ties in all of them: similarities are whole numbers from -12 to 12, below zero too."""
+    draw = np.random.default_rng(n + k)
+    train, test = (draw.integers(-1, 2, (count, 12)).astype(np.float32) for count in (n, 5))
+    if order != "drawn":
+        train = train[np.argsort(train @ test[0], kind="stable")][:: 1 if order == "rising" else -1]
+    ((_, similarity, index),) = metrics.nearest_neighbours(train, test, k)
+    assert index.tolist() == slow_neighbours(train, test, k)
+    np.testing.assert_array_equal(similarity, np.take_along_axis(test @ train.T, index, 1))
+
+
+def test_neighbours_among_rows_that_are_all_alike_are_the_first() -> None:
+    for value in (0.0, -0.0, -1.0, 1.0):
+        train = np.full((9000, 2), value, dtype=np.float32)
+        ((_, similarity, index),) = metrics.nearest_neighbours(train, np.ones((3, 2), dtype=np.float32), 6)
+        assert index.tolist() == 3 * [list(range(6))]
+        assert (similarity == 2 * value).all()
+
+
+def test_a_zero_and_a_minus_zero_are_the_same_similarity() -> None:
+    train = np.array([[-0.0], [0.0], [-0.0], [1.0]], dtype=np.float32)
+    ((_, _, index),) = metrics.nearest_neighbours(train, np.ones((1, 1), dtype=np.float32), 4)
+    assert index.tolist() == [[3, 0, 1, 2]]
+
+
+def test_neighbours_take_double_precision_too() -> None:
+    train, test = np.random.default_rng(0).normal(size=(2, 50, 4))
+    ((_, similarity, index),) = metrics.nearest_neighbours(train, test, 3)
+    assert index.tolist() == np.argsort(-(test @ train.T), axis=1)[:, :3].tolist()
+    assert similarity.dtype == np.float32
+
+
 def test_ranking_gives_equal_scores_by_rising_class() -> None:
     scores = np.array([[0.1, 0.5, 0.5, 0.9], [0.0, 0.0, 0.0, 0.0]])
     assert metrics.ranking(scores).tolist() == [[3, 1, 2, 0], [0, 1, 2, 3]]
@@ -112,9 +152,9 @@ def test_rankme_does_not_depend_on_scale_and_is_one_for_zeros() -> None:
     assert metrics.rankme(np.ones((5, 3))) == pytest.approx(1.0, abs=1e-4)
 
 
-def slow_retrieval(vectors: np.ndarray, labels: np.ndarray, ks: list[int]) -> tuple[float, list[float], int]:
+def slow_retrieval(vectors: np.ndarray, labels: np.ndarray, ks: list[int]) -> tuple[float, list[float], list[float], int]:
     """One query and one rank at a time, in float64."""
-    precisions, hits = [], []
+    precisions, hits, shares = [], [], []
     for i in range(len(vectors)):
         others = [j for j in range(len(vectors)) if j != i]
         others.sort(key=lambda j: (-round(float(vectors[i].astype(float) @ vectors[j]), 6), j))
@@ -122,17 +162,23 @@ def slow_retrieval(vectors: np.ndarray, labels: np.ndarray, ks: list[int]) -> tu
         if at:
             precisions.append(sum(n / rank for n, rank in enumerate(at, 1)) / len(at))
             hits.append(at[0])
-    return 100 * np.mean(precisions), [100 * np.mean([hit <= k for hit in hits]) for k in ks], len(hits)
+            shares.append([sum(rank <= k for rank in at) / min(k, len(others)) for k in ks])
+    recall = [100 * np.mean([hit <= k for hit in hits]) for k in ks]
+    return 100 * np.mean(precisions), recall, (100 * np.mean(shares, axis=0)).tolist(), len(hits)
 
 
 def test_retrieval_equals_the_double_loop_and_scikit_learns() -> None:
     vectors, labels = unit(300, 6, 0), np.random.default_rng(1).integers(0, 9, 300)
     labels[0] = 77  # stands alone, so it has nothing to find
-    found = metrics.retrieval(vectors, labels, [1, 5])
-    slow, recall, queries = slow_retrieval(vectors, labels, [1, 5])
+    heard: list[int] = []
+    ks = [1, 5, 400]
+    found = metrics.retrieval(vectors, labels, ks, heard.append)
+    slow, recall, precision, queries = slow_retrieval(vectors, labels, ks)
+    assert heard[-1] == 300
     assert (found.queries, queries) == (299, 299)
     assert found.mean_average_precision == pytest.approx(slow, abs=1e-3)
-    assert [found.recall[k] for k in (1, 5)] == pytest.approx(recall)
+    assert [found.recall[k] for k in ks] == pytest.approx(recall)
+    assert [found.precision[k] for k in ks] == pytest.approx(precision)
     each = []
     for i in range(1, 300):
         rest = np.delete(np.arange(300), i)
@@ -145,6 +191,7 @@ def test_retrieval_among_equal_images_ranks_by_index() -> None:
     found = metrics.retrieval(np.ones((4, 1), dtype=np.float32), np.array([0, 1, 0, 1]), [1, 2])
     assert found.mean_average_precision == pytest.approx(100 * np.mean([1 / 2, 1 / 3, 1, 1 / 2]))
     assert found.recall == {1: 25.0, 2: 75.0}
+    assert found.precision == {1: 25.0, 2: 37.5}
 
 
 def test_retrieval_without_two_of_a_label_says_so() -> None:
