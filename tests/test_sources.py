@@ -141,6 +141,24 @@ def test_opening_again_gives_the_same_order(source: Source, location: Path) -> N
     assert [again.image_bytes(i) for i in range(len(again))] == [source.image_bytes(i) for i in range(len(source))]
 
 
+def test_marks_are_the_same_while_the_images_are(source: Source, location: Path) -> None:
+    again = open_source(location)
+    assert [again.mark(i) for i in range(len(again))] == [source.mark(i) for i in range(len(source))]
+    assert Subset(source, np.array([4, 2])).mark(1) == source.mark(2)
+
+
+@pytest.mark.parametrize("kind", ["folder", "mixture", "parquet", "table"])
+def test_a_file_that_was_written_again_has_another_mark(kind: str, tmp_path: Path) -> None:
+    location = BUILDERS[kind](tmp_path)
+    before = open_source(location)
+    marks = [before.mark(i) for i in range(len(before))]
+    for path in sorted(tmp_path.rglob("*")):
+        if path.suffix in (".png", ".jpg", ".parquet"):
+            path.write_bytes(path.read_bytes())
+    after = open_source(location)
+    assert all(after.mark(i) != marks[i] for i in range(len(after)))
+
+
 def test_the_location_is_what_the_user_gave(source: Source, location: Path) -> None:
     assert source.location == str(location)
     assert list(source.rejected) == []

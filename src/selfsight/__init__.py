@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from selfsight.api import compare, embed, finetune, predict, report, resume, train, views
+    from selfsight.api import compare, duplicates, embed, finetune, predict, report, resume, search, train, views
     from selfsight.checkup import doctor
     from selfsight.encoders import load_encoder
     from selfsight.walkthrough import demo
@@ -21,12 +21,14 @@ _HOMES = {
     "compare": "selfsight.api",
     "demo": "selfsight.walkthrough",
     "doctor": "selfsight.checkup",
+    "duplicates": "selfsight.api",
     "embed": "selfsight.api",
     "finetune": "selfsight.api",
     "load_encoder": "selfsight.encoders",
     "predict": "selfsight.api",
     "report": "selfsight.api",
     "resume": "selfsight.api",
+    "search": "selfsight.api",
     "train": "selfsight.api",
     "views": "selfsight.api",
 }
@@ -36,12 +38,14 @@ __all__ = [
     "compare",
     "demo",
     "doctor",
+    "duplicates",
     "embed",
     "finetune",
     "load_encoder",
     "predict",
     "report",
     "resume",
+    "search",
     "train",
     "views",
 ]

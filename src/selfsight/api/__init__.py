@@ -7,9 +7,24 @@ from selfsight.api.comparing import compare, report
 from selfsight.api.embedding import embed
 from selfsight.api.finetuning import finetune
 from selfsight.api.predicting import predict
+from selfsight.api.searching import duplicates, search
 from selfsight.api.training import resume, train
 from selfsight.api.viewing import views
 from selfsight.api.watch import Silent, Watch
 from selfsight.cluster import submit
 
-__all__ = ["Silent", "Watch", "compare", "embed", "finetune", "predict", "report", "resume", "submit", "train", "views"]
+__all__ = [
+    "Silent",
+    "Watch",
+    "compare",
+    "duplicates",
+    "embed",
+    "finetune",
+    "predict",
+    "report",
+    "resume",
+    "search",
+    "submit",
+    "train",
+    "views",
+]

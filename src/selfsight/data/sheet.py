@@ -24,9 +24,9 @@ Colour: TypeAlias = tuple[int, int, int]
 MAX_WIDTH, _MIN_WIDTH = 2400, 800
 _GLOBAL, _LOCAL = 224, 104
 """About how large views are shown; smaller ones by a whole multiple of their pixels."""
-_GAP, _MARGIN, _FRAME = 10, 24, 3
-_TEXT, _LINE, _TITLE = 13, 16, 22
-_GROUND, _INK, _PALE = (228, 228, 228), (24, 24, 24), (84, 84, 84)
+GAP, MARGIN, _FRAME = 10, 24, 3
+TEXT, LINE, TITLE = 13, 16, 22
+GROUND, INK, PALE = (228, 228, 228), (24, 24, 24), (84, 84, 84)
 _GLOBAL_COLOURS: tuple[Colour, Colour] = ((213, 94, 0), (0, 114, 178))
 """Vermilion and blue of Okabe and Ito, which the colour-blind tell apart."""
 
@@ -49,24 +49,24 @@ def sheet_row(key: str, image: OpenedImage, sample: int, seed: int, settings: Vi
     if made.failed:
         raise UndecodableError(made.failed[0])
     views = [_seen(view, settings) for kind in made.crops for view in kind]
-    return SheetRow(key, _rgb(pixels), plan.boxes[:, 0], plan.draws, views)
+    return SheetRow(key, rgb(pixels), plan.boxes[:, 0], plan.draws, views)
 
 
 def draw_sheet(rows: Sequence[SheetRow], settings: ViewSettings, title: str, notes: Sequence[str]) -> Image.Image:
     """One row an image: the whole with the boxes of its crops, the global views, the local ones. At most 2400 pixels wide."""
     at = _Layout(rows, settings)
-    inside = at.width - 2 * _MARGIN
+    inside = at.width - 2 * MARGIN
     head = [line for note in notes for line in wrapped(note.split(" "), inside, " ")]
-    top = _MARGIN + _TITLE + 2 * _GAP + len(head) * (_LINE + 2)
-    first = top + _LINE + _GAP
-    sheet = Image.new("RGB", (at.width, first + len(rows) * (at.height + 2 * _GAP) - 2 * _GAP + _MARGIN), _GROUND)
+    top = MARGIN + TITLE + 2 * GAP + len(head) * (LINE + 2)
+    first = top + LINE + GAP
+    sheet = Image.new("RGB", (at.width, first + len(rows) * (at.height + 2 * GAP) - 2 * GAP + MARGIN), GROUND)
     pen = ImageDraw.Draw(sheet)
-    pen.text((_MARGIN, _MARGIN - 4), _short(title, inside, _TITLE), _INK, _font(_TITLE))
-    _write(pen, (_MARGIN, _MARGIN + _TITLE + _GAP - 2), head, _LINE + 2)
+    pen.text((MARGIN, MARGIN - 4), short(title, inside, TITLE), INK, font(TITLE))
+    write(pen, (MARGIN, MARGIN + TITLE + GAP - 2), head, LINE + 2)
     for x, heading, colour in at.headings(settings):
-        pen.text((x, top), heading, colour, _font(_TEXT + 1))
+        pen.text((x, top), heading, colour, font(TEXT + 1))
     for number, row in enumerate(rows):
-        _draw_row(sheet, row, at, first + number * (at.height + 2 * _GAP), settings)
+        _draw_row(sheet, row, at, first + number * (at.height + 2 * GAP), settings)
     return sheet
 
 
@@ -116,7 +116,7 @@ def wrapped(parts: Sequence[str], width: int, between: str = ", ") -> list[str]:
     lines: list[str] = []
     for part in parts:
         longer = f"{lines[-1]}{between}{part}" if lines else part
-        if lines and _font(_TEXT).getlength(longer) <= width:
+        if lines and font(TEXT).getlength(longer) <= width:
             lines[-1] = longer
         else:
             lines.append(part)
@@ -128,51 +128,51 @@ class _Layout:
 
     def __init__(self, rows: Sequence[SheetRow], settings: ViewSettings) -> None:
         self.whole, self.local = _shown(settings.global_size, _GLOBAL), _shown(settings.local_size, _LOCAL)
-        step = self.whole + 2 * _FRAME + 2 * _GAP
-        left = _MARGIN + max(fitted(row.image, self.whole).width for row in rows) + 2 * _GAP
+        step = self.whole + 2 * _FRAME + 2 * GAP
+        left = MARGIN + max(fitted(row.image, self.whole).width for row in rows) + 2 * GAP
         self.globals = (left, left + step)
         self.locals = left + 2 * step
-        columns = (MAX_WIDTH - _MARGIN - self.locals + _GAP) // (self.local + _GAP)
+        columns = (MAX_WIDTH - MARGIN - self.locals + GAP) // (self.local + GAP)
         columns = min(columns, -(-settings.local_count // 2))
         self.columns, self.count = columns, min(settings.local_count, 2 * columns)
-        self.width = max(_MIN_WIDTH, self.locals + columns * (self.local + _GAP) - _GAP + _MARGIN)
+        self.width = max(_MIN_WIDTH, self.locals + columns * (self.local + GAP) - GAP + MARGIN)
         high = [
             max((len(wrapped(changes(draws), size)) for row in rows for draws in row.draws[views]), default=0)
             for size, views in ((self.whole, slice(2)), (self.local, slice(2, 2 + self.count)))
         ]
-        self.step = self.local + _FRAME + high[1] * _LINE + _GAP
-        below = max(2, high[0]) * _LINE + 2 * _FRAME
-        self.height = max(self.whole + below, 2 * self.step - _GAP if self.count > 1 else 0)
+        self.step = self.local + _FRAME + high[1] * LINE + GAP
+        below = max(2, high[0]) * LINE + 2 * _FRAME
+        self.height = max(self.whole + below, 2 * self.step - GAP if self.count > 1 else 0)
 
     def local_at(self, number: int) -> Place:
         """Left and top of a local view, in a row whose top is 0."""
-        return self.locals + number % self.columns * (self.local + _GAP), number // self.columns * self.step
+        return self.locals + number % self.columns * (self.local + GAP), number // self.columns * self.step
 
     def headings(self, settings: ViewSettings) -> list[tuple[int, str, Colour]]:
-        found = [(_MARGIN, "image and crops", _INK)]
+        found = [(MARGIN, "image and crops", INK)]
         for number, (x, colour) in enumerate(zip(self.globals, _GLOBAL_COLOURS, strict=True)):
             found.append((x, f"global view {number + 1}", colour))
         if self.count:
             left_out = f", the first {self.count} of {settings.local_count}" if self.count < settings.local_count else ""
-            found.append((self.locals, f"local views{left_out}", _INK))
+            found.append((self.locals, f"local views{left_out}", INK))
         return found
 
 
 def _draw_row(sheet: Image.Image, row: SheetRow, at: _Layout, top: int, settings: ViewSettings) -> None:
     pen = ImageDraw.Draw(sheet)
     picture = fitted(row.image, at.whole)
-    sheet.paste(_boxed(picture, row, at.count), (_MARGIN, top + _FRAME))
-    room = at.globals[0] - _MARGIN - 2 * _GAP
+    sheet.paste(_boxed(picture, row, at.count), (MARGIN, top + _FRAME))
+    room = at.globals[0] - MARGIN - 2 * GAP
     size = f"{row.image.shape[1]} x {row.image.shape[0]}"
-    _write(pen, (_MARGIN, top + picture.height + 2 * _FRAME + 2), [_short(row.key, room, _TEXT), size])
+    write(pen, (MARGIN, top + picture.height + 2 * _FRAME + 2), [short(row.key, room, TEXT), size])
     for view, (x, colour) in enumerate(zip(at.globals, _GLOBAL_COLOURS, strict=True)):
         pen.rectangle((x, top, x + at.whole + 2 * _FRAME - 1, top + at.whole + 2 * _FRAME - 1), colour)
         sheet.paste(_resized(row.views[view], at.whole), (x + _FRAME, top + _FRAME))
-        _write(pen, (x, top + at.whole + 2 * _FRAME + 2), wrapped(changes(row.draws[view]), at.whole))
+        write(pen, (x, top + at.whole + 2 * _FRAME + 2), wrapped(changes(row.draws[view]), at.whole))
     for number in range(at.count):
         x, y = at.local_at(number)
         sheet.paste(_resized(row.views[2 + number], at.local), (x, top + y))
-        _write(pen, (x, top + y + at.local + _FRAME), wrapped(changes(row.draws[2 + number]), at.local))
+        write(pen, (x, top + y + at.local + _FRAME), wrapped(changes(row.draws[2 + number]), at.local))
 
 
 def _boxed(picture: Image.Image, row: SheetRow, count: int) -> Image.Image:
@@ -184,16 +184,16 @@ def _boxed(picture: Image.Image, row: SheetRow, count: int) -> Image.Image:
     boxes = np.rint(row.boxes * scale).astype(int) - [0, 0, 1, 1]
     for box in boxes[2 : 2 + count].tolist():
         left, top, right, bottom = box
-        pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=_INK)
+        pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=INK)
         pen.rectangle(box, outline=(255, 255, 255))
     for box, colour in zip(boxes[:2].tolist(), _GLOBAL_COLOURS, strict=True):
         pen.rectangle(box, outline=colour, width=_FRAME)
     return picture
 
 
-def fitted(image: Bytes, height: int) -> Image.Image:
-    """An image within `height` and half as much again in width; a small one enlarged by a whole number."""
-    scale = min(height / image.shape[0], 1.5 * height / image.shape[1])
+def fitted(image: Bytes, height: int, aspect: float = 1.5) -> Image.Image:
+    """An image within `height` and `aspect` times that in width; a small one enlarged by a whole number."""
+    scale = min(height / image.shape[0], aspect * height / image.shape[1])
     scale = float(int(scale)) if scale >= 1 else scale
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     return Image.fromarray(image).resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS)
@@ -212,10 +212,10 @@ def _shown(size: int, about: int) -> int:
 def _seen(view: Tensor, settings: ViewSettings) -> Bytes:
     """A finished view [C, S, S] without its normalisation."""
     values = view.permute(1, 2, 0).numpy() * np.array(settings.std) + np.array(settings.mean)
-    return _rgb((values * 255).astype(np.float32))
+    return rgb((values * 255).astype(np.float32))
 
 
-def _rgb(pixels: Pixels) -> Bytes:
+def rgb(pixels: Pixels) -> Bytes:
     """Three of the channels: the first three, grey of one, and black for the third of two."""
     channels = pixels.shape[2]
     if channels == 1:
@@ -225,21 +225,21 @@ def _rgb(pixels: Pixels) -> Bytes:
     return np.clip(np.rint(pixels[:, :, :3]), 0, 255).astype(np.uint8)
 
 
-def _write(pen: ImageDraw.ImageDraw, at: Place, lines: Sequence[str], step: int = _LINE) -> None:
+def write(pen: ImageDraw.ImageDraw, at: Place, lines: Sequence[str], step: int = LINE) -> None:
     for number, line in enumerate(lines):
-        pen.text((at[0], at[1] + number * step), line, _PALE, _font(_TEXT))
+        pen.text((at[0], at[1] + number * step), line, PALE, font(TEXT))
 
 
-def _short(text: str, width: int, size: int) -> str:
+def short(text: str, width: int, size: int) -> str:
     """The end of a text that is too long, which is where names differ; letters that the font lacks without their accents."""
     text = unicodedata.normalize("NFKD", text)
     text = "".join(c if c.isascii() else "?" for c in text if not unicodedata.combining(c))
-    if _font(size).getlength(text) <= width:
+    if font(size).getlength(text) <= width:
         return text
-    while text and _font(size).getlength("..." + text) > width:
+    while text and font(size).getlength("..." + text) > width:
         text = text[1:]
     return "..." + text
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)

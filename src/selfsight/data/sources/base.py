@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,6 +59,11 @@ class Source(ABC):
     @abstractmethod
     def image_bytes(self, index: int) -> bytes:
         """The encoded image; `OSError` where it cannot be read."""
+
+    def mark(self, index: int) -> bytes:
+        """Another one where the image has changed; an `OSError` where there is no telling. Images are read for it only where
+        no file of theirs can be asked."""
+        return hashlib.blake2b(self.image_bytes(index), digest_size=20).digest()
 
     @abstractmethod
     def columns(self) -> tuple[str, ...]:
@@ -126,6 +132,9 @@ class Subset(Source):
 
     def image_bytes(self, index: int) -> bytes:
         return self.source.image_bytes(int(self.indices[index]))
+
+    def mark(self, index: int) -> bytes:
+        return self.source.mark(int(self.indices[index]))
 
     def columns(self) -> tuple[str, ...]:
         return self.source.columns()

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from selfsight.data.draws import Indices
 from selfsight.data.index import Columns, Index, Keys, open_or_build, shown
 from selfsight.data.sources.contents import contents
-from selfsight.data.sources.indexed import IndexedSource, rejected, rejections
+from selfsight.data.sources.indexed import IndexedSource, file_mark, rejected, rejections
 from selfsight.data.sources.scan import Listing, Tree, join, scan, unchanged
 from selfsight.errors import DataError
 
@@ -45,6 +45,9 @@ class FolderSource(IndexedSource):
     def image_bytes(self, index: int) -> bytes:
         with open(self.root + b"/" + _path(self.index, index), "rb") as file:  # noqa: PTH123 (bytes)
             return file.read()
+
+    def mark(self, index: int) -> bytes:
+        return file_mark(self.root + b"/" + _path(self.index, index))
 
     def columns(self) -> tuple[str, ...]:
         return ("folder",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,6 +49,12 @@ class IndexedSource(Source):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._use(state["index"])
+
+
+def file_mark(path: bytes) -> bytes:
+    """Size and times of change of a file."""
+    status = os.stat(path)  # noqa: PTH116 (bytes)
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}".encode()
 
 
 def rejections(found: Sequence[tuple[bytes, str]], count: int, noun: str = "files") -> dict[str, pa.Array]:

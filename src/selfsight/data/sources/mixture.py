@@ -51,8 +51,17 @@ class MixtureSource(Source):
         self.label_sets = self._label_sets() if several and self.classes else None
 
     def image_bytes(self, index: int) -> bytes:
+        source, place = self._part_of(index)
+        return source.image_bytes(place)
+
+    def mark(self, index: int) -> bytes:
+        source, place = self._part_of(index)
+        return source.mark(place)
+
+    def _part_of(self, index: int) -> tuple[Source, int]:
+        """The source of a sample and its place in it."""
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self.parts[number].source.image_bytes(index - int(self._starts[number]))
+        return self.parts[number].source, index - int(self._starts[number])
 
     def columns(self) -> tuple[str, ...]:
         first, *others = (part.source.columns() for part in self.parts)

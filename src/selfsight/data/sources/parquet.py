@@ -42,6 +42,12 @@ class ParquetSource(IndexedSource):
             self.blocks = index.numbers("group_start")[:-1]
             self.window = max(1, int(self._groups.budget // sizes.max()))
 
+    def mark(self, index: int) -> bytes:
+        """Of the file in which it stands; opening has seen whether that is still the same."""
+        group = int(np.searchsorted(self.index.numbers("group_start"), index, side="right")) - 1
+        file = int(self.index.numbers("group_file")[group])
+        return f"{index} {self.index.numbers('mark')[3 * file : 3 * file + 3].tolist()}".encode()
+
     def image_bytes(self, index: int) -> bytes:
         starts = self.index.numbers("group_start")
         group = int(np.searchsorted(starts, index, side="right")) - 1

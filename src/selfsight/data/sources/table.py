@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from selfsight.data.index import open_or_build
 from selfsight.data.sources import table_index
-from selfsight.data.sources.indexed import IndexedSource
+from selfsight.data.sources.indexed import IndexedSource, file_mark
 from selfsight.data.sources.parquet_index import marks, unchanged
 from selfsight.errors import DataError
 
@@ -45,6 +45,9 @@ class TableSource(IndexedSource):
     def image_bytes(self, index: int) -> bytes:
         with open(self._path(index), "rb") as file:  # noqa: PTH123 (bytes)
             return file.read()
+
+    def mark(self, index: int) -> bytes:
+        return file_mark(self._path(index))
 
     def columns(self) -> tuple[str, ...]:
         return tuple(name.removeprefix("column:") for name in self.index.columns if name.startswith("column:"))

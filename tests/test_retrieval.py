@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from selfsight import metrics
-from selfsight.errors import DataError
-from selfsight.search import Index, Pairs, groups, pairs
+from selfsight.errors import ConfigError, DataError
+from selfsight.retrieval import Contents, Index, Pairs, groups, pairs
 
 
 def clustered(n: int, width: int = 32, centres: int = 50, seed: int = 0) -> np.ndarray:
@@ -18,8 +18,8 @@ def clustered(n: int, width: int = 32, centres: int = 50, seed: int = 0) -> np.n
     return (middle[rng.integers(0, centres, n)] + 0.4 * rng.normal(size=(n, width))).astype(np.float32)
 
 
-def names(n: int) -> list[str]:
-    return [f"{i}.jpg" for i in range(n)]
+def contents(n: int) -> Contents:
+    return Contents("photos", "pixels", "fingerprint", "state", [f"{i}.jpg" for i in range(n)], ["a"] * n)
 
 
 def slow_neighbours(vectors: np.ndarray, query: np.ndarray, k: int) -> list[int]:
@@ -29,11 +29,12 @@ def slow_neighbours(vectors: np.ndarray, query: np.ndarray, k: int) -> list[int]
 
 def test_the_exact_index_finds_what_all_cosines_say_before_and_after_it_is_kept(tmp_path: Path) -> None:
     vectors, queries = clustered(300), clustered(9, seed=1)
-    built = Index.build(vectors, names(300), "encoder")
+    built = Index.build(vectors, contents(300))
     built.save(tmp_path / "kept")
     kept = Index.load(tmp_path / "kept")
     assert built.exact and kept.exact and len(kept) == 300
-    assert (list(kept.keys), kept.fingerprint) == (names(300), "encoder")
+    assert kept.contents == contents(300)
+    assert not (tmp_path / "kept" / "index.faiss").exists()
     assert isinstance(kept.vectors, np.memmap)
     for index in (built, kept):
         for query, found in zip(queries, index.search(queries, 7), strict=True):
@@ -44,14 +45,14 @@ def test_the_exact_index_finds_what_all_cosines_say_before_and_after_it_is_kept(
 
 def test_more_neighbours_than_vectors_gives_all_of_them_and_no_filling() -> None:
     for threshold in (10, 1):
-        (found,) = Index.build(clustered(5, 8), names(5), "e", exact_below=threshold).search(clustered(1, 8), 20)
+        (found,) = Index.build(clustered(5, 8), contents(5), exact_below=threshold).search(clustered(1, 8), 20)
         assert sorted(found.places.tolist()) == [0, 1, 2, 3, 4]
 
 
 def test_the_compressed_index_finds_95_percent_of_the_exact_neighbours(tmp_path: Path) -> None:
     vectors, queries = clustered(6000), clustered(100, seed=0)
-    exact = Index.build(vectors, names(6000), "e").search(queries, 10)
-    built = Index.build(vectors, names(6000), "e", exact_below=6000)
+    exact = Index.build(vectors, contents(6000)).search(queries, 10)
+    built = Index.build(vectors, contents(6000), exact_below=6000)
     built.save(tmp_path)
     kept = Index.load(tmp_path)
     assert not built.exact and not kept.exact
@@ -64,7 +65,7 @@ def test_the_compressed_index_finds_95_percent_of_the_exact_neighbours(tmp_path:
 
 @pytest.mark.parametrize("missing", ["index.json", "index.faiss", "vectors.npy"])
 def test_an_index_with_a_part_missing_says_which(tmp_path: Path, missing: str) -> None:
-    Index.build(clustered(20, 8), names(20), "e").save(tmp_path)
+    Index.build(clustered(20, 8), contents(20), exact_below=10).save(tmp_path)
     (tmp_path / missing).unlink()
     with pytest.raises(DataError, match=missing):
         Index.load(tmp_path)
@@ -72,8 +73,8 @@ def test_an_index_with_a_part_missing_says_which(tmp_path: Path, missing: str) -
 
 def test_bad_input_is_named() -> None:
     with pytest.raises(DataError, match="got 3 for 2 keys"):
-        Index.build(clustered(3, 8), names(2), "e")
-    index = Index.build(clustered(3, 8), names(3), "e")
+        Index.build(clustered(3, 8), contents(2))
+    index = Index.build(clustered(3, 8), contents(3))
     with pytest.raises(DataError, match=r"expected queries of 8 numbers, .* got shape \(1, 4\)"):
         index.search(np.ones((1, 4), dtype=np.float32), 1)
     with pytest.raises(DataError, match="--k: expected a whole number from 1, got 0"):
@@ -92,10 +93,26 @@ def test_pairs_are_those_of_the_double_loop_whatever_the_block(block: int) -> No
         assert (np.diff(found.similarities) <= 0).all()
 
 
+def test_the_most_alike_pair_is_told_where_none_is_alike_enough() -> None:
+    vectors = metrics.normalize(clustered(50, 8, 50))
+    cosines = (vectors @ vectors.T)[np.triu_indices(50, 1)]
+    found = pairs(vectors, None, 1.0, block=16)
+    assert not len(found.first)
+    assert found.highest == pytest.approx(float(cosines.max()), abs=1e-6)
+    assert pairs(vectors[:1], None, 0.5).highest is None
+
+
+def test_a_folder_left_half_written_is_no_index(tmp_path: Path) -> None:
+    Index.build(clustered(20, 8), contents(20)).save(tmp_path)
+    np.save(tmp_path / "vectors.npy", clustered(19, 8))
+    with pytest.raises(DataError, match=r"no whole index \(20 keys, 19 vectors"):
+        Index.load(tmp_path)
+
+
 def test_too_many_pairs_ask_for_a_higher_similarity() -> None:
     with pytest.raises(DataError, match=r"--above 0\.5: more than 10 pairs"):
         pairs(np.ones((9, 1), dtype=np.float32), None, 0.5, most=10)
-    with pytest.raises(DataError, match="--above: expected a cosine"):
+    with pytest.raises(ConfigError, match="--above: expected a cosine"):
         pairs(np.ones((9, 1), dtype=np.float32), None, 1.5)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from selfsight import metrics
 from selfsight.errors import DataError
 from selfsight.runs import write_atomic, write_json_atomic
 
-FORMAT = 1
+FORMAT = 2
 EXACT_BELOW = 1_000_000
 """From so many vectors on they are compressed."""
 _PROBES, _CANDIDATES = 64, 10
@@ -24,6 +25,21 @@ _PROBES, _CANDIDATES = 64, 10
 _BITS, _TRAINING = 8, 256 * 256
 _ROWS = 65536
 """Vectors that are read at once."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What an index holds: `keys` [n], and the name of the class of each where there are classes.
+
+    `fingerprint` is that of the encoder, whose spec is `encoder`; `state` changes when the images at `location` do.
+    """
+
+    location: str
+    encoder: str
+    fingerprint: str
+    state: str
+    keys: list[str]
+    labels: list[str] | None = None
 
 
 class Neighbours(NamedTuple):
@@ -34,13 +50,10 @@ class Neighbours(NamedTuple):
 
 
 class Index:
-    """Vectors [n, D] of L2 norm 1 under their keys, so that the inner product is the cosine.
+    """Vectors [n, D] of L2 norm 1, maybe memory mapped. Without an `engine` of FAISS each is compared with every query."""
 
-    `fingerprint` is that of the encoder whose features they are. `vectors` may be memory mapped.
-    """
-
-    def __init__(self, engine: Any, vectors: npt.NDArray[np.float32], keys: Sequence[str], fingerprint: str) -> None:
-        self.engine, self.vectors, self.keys, self.fingerprint = engine, vectors, keys, fingerprint
+    def __init__(self, vectors: npt.NDArray[np.float32], contents: Contents, engine: Any = None) -> None:
+        self.vectors, self.contents, self.engine = vectors, contents, engine
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -48,29 +61,32 @@ class Index:
     @property
     def exact(self) -> bool:
         """Whether every vector is compared, rather than those of the nearest cells."""
-        return isinstance(self.engine, faiss.IndexFlat)
+        return self.engine is None
 
     @classmethod
-    def build(
-        cls, vectors: npt.NDArray[np.floating], keys: Sequence[str], fingerprint: str, exact_below: int = EXACT_BELOW
-    ) -> Index:
-        """`vectors` [n, D] of any length under `keys` [n]. A `DataError` where there are none, or not one for each key."""
-        if not len(vectors) or len(vectors) != len(keys):
-            raise DataError(f"index: expected one vector for each key and at least one; got {len(vectors)} for {len(keys)} keys")
+    def build(cls, vectors: npt.NDArray[np.floating], contents: Contents, exact_below: int = EXACT_BELOW) -> Index:
+        """`vectors` [n, D] of any length. A `DataError` where there are none, or not one for each key."""
+        count, keys = len(vectors), len(contents.keys)
+        if not count or count != keys:
+            raise DataError(f"index: expected one vector for each key and at least one; got {count} for {keys} keys")
         unit = metrics.normalize(vectors)
-        engine = faiss.IndexFlatIP(unit.shape[1]) if len(unit) < exact_below else _trained(unit)
-        for start in range(0, len(unit), _ROWS):
+        if count < exact_below:
+            return cls(unit, contents)
+        engine = _trained(unit)
+        for start in range(0, count, _ROWS):
             engine.add(unit[start : start + _ROWS])
-        return cls(engine, unit, keys, fingerprint)
+        return cls(unit, contents, engine)
 
     def save(self, folder: str | Path) -> None:
-        """Write `index.faiss`, `vectors.npy` and, last, `index.json`."""
+        """Write `vectors.npy`, `index.faiss` if there is an engine and, last, `index.json`, without which it is no index."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "index.faiss", lambda temporary: faiss.write_index(self.engine, str(temporary)))
-        write_atomic(folder / "vectors.npy", self._write_vectors)
-        about = {"format": FORMAT, "metric": "cosine", "fingerprint": self.fingerprint, "keys": list(self.keys)}
-        write_json_atomic(folder / "index.json", about)
+        (folder / "index.json").unlink(missing_ok=True)
+        write_atomic(folder / "vectors.npy", self._write_vectors, self.vectors.nbytes)
+        if self.engine is None:
+            (folder / "index.faiss").unlink(missing_ok=True)
+        else:
+            write_atomic(folder / "index.faiss", lambda temporary: faiss.write_index(self.engine, str(temporary)))
+        write_json_atomic(folder / "index.json", {"format": FORMAT, "exact": self.exact, **asdict(self.contents)})
 
     def _write_vectors(self, path: Path) -> None:
         with path.open("wb") as file:
@@ -81,20 +97,24 @@ class Index:
         """What `save` wrote, memory mapped. A `DataError` says what is missing or does not fit."""
         folder = Path(folder)
         try:
-            about = json.loads((folder / "index.json").read_text())
-            keys, fingerprint = about["keys"], about["fingerprint"]
-            if about["format"] != FORMAT:
-                raise ValueError(f"format {about['format']}, expected {FORMAT}")
+            about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            if about.pop("format") != FORMAT:
+                raise ValueError(f"another version, expected {FORMAT}")
+            exact = about.pop("exact")
+            contents = Contents(**about)
             vectors = np.load(folder / "vectors.npy", mmap_mode="r")
-            engine: Any = faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            engine: Any = None if exact else faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
-            raise DataError(f"{folder}: is no whole index ({reason}); expected index.json, index.faiss and vectors.npy") from None
-        if not len(keys) == len(vectors) == engine.ntotal:
-            raise DataError(f"{folder}: {len(keys)} keys, {len(vectors)} vectors, {engine.ntotal} indexed; build it again")
-        if not isinstance(engine, faiss.IndexFlat):
+            raise DataError(
+                f"{folder}: is no whole index ({reason}); expected index.json, vectors.npy, maybe index.faiss"
+            ) from None
+        indexed = len(vectors) if engine is None else engine.ntotal
+        if not len(contents.keys) == len(vectors) == indexed:
+            raise DataError(f"{folder}: is no whole index ({len(contents.keys)} keys, {len(vectors)} vectors, {indexed} indexed)")
+        if engine is not None:
             engine.nprobe = min(_PROBES, engine.nlist)
-        return cls(engine, vectors, keys, fingerprint)
+        return cls(vectors, contents, engine)
 
     def search(self, queries: npt.NDArray[np.floating], k: int) -> list[Neighbours]:
         """The k nearest of each query [m, D], by falling cosine, equal ones by rising place."""
@@ -104,9 +124,11 @@ class Index:
         if k < 1:
             raise DataError(f"--k: expected a whole number from 1, got {k}")
         unit = metrics.normalize(queries)
-        asked = min(k if self.exact else k * _CANDIDATES, len(self))
-        _, places = self.engine.search(unit, asked)
-        return [self._ranked(query, row[row >= 0], k) for query, row in zip(unit, places, strict=True)]
+        if self.engine is None:
+            found = metrics.nearest_neighbours(self.vectors, unit, k)
+            return [Neighbours(*pair) for _, values, places in found for pair in zip(places, values, strict=True)]
+        _, candidates = self.engine.search(unit, min(k * _CANDIDATES, len(self)))
+        return [self._ranked(query, row[row >= 0], k) for query, row in zip(unit, candidates, strict=True)]
 
     def _ranked(self, query: npt.NDArray[np.float32], places: npt.NDArray[np.int64], k: int) -> Neighbours:
         """The best k of the candidates by their exact cosines; faiss's -1 for no neighbour has been dropped."""
@@ -131,3 +153,8 @@ def _trained(unit: npt.NDArray[np.float32]) -> Any:
     engine.train(sample)
     engine.nprobe = min(_PROBES, cells)
     return engine
+
+
+def by_key(keys: Sequence[str]) -> dict[str, int]:
+    """The place of each key."""
+    return {key: place for place, key in enumerate(keys)}
