@@ -159,7 +159,7 @@ def duplicates_summary(found: Mapping[str, Any], data: str, data2: str | None, a
         highest = f"; the most alike pair has {found['highest']:.4f}" if found["highest"] is not None else ""
         of = f"image of {data2} has a twin in {data}" if data2 else f"two images of {data} are twins"
         return [f"no {of} at a cosine of {above:g} or more{highest}"]
-    same = f", {found['identical']} copies to the byte" if found["identical"] is not None else ""
+    same = f", {found['identical']} of them copies to the byte" if found["identical"] is not None else ""
     lines = [f"{_count(found['pairs'], 'pair')} of cosine {above:g} or more in {_count(found['groups'], 'group')}{same}"]
     lines.append(_leak(found, data, data2) if data2 else _repeats(found, data))
     if found["labels_differ"]:
