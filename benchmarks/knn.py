@@ -28,7 +28,7 @@ import numpy.typing as npt
 from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_limits
 
-from selfsight import metrics
+from selfsight import metrics, neighbours
 
 QUERIES, VECTORS, WIDTH, CLASSES = 10_000, 100_000, 384, 100
 K, TEMPERATURE = 20, 0.07
@@ -62,7 +62,7 @@ def bare(train: Floats, test: Floats) -> None:
 
 
 def ours(train: Floats, labels: Ints, test: Floats) -> Floats:
-    return metrics.knn_scores(train, labels, test, [K], CLASSES, TEMPERATURE)[K]
+    return neighbours.knn_scores(train, labels, test, [K], CLASSES, TEMPERATURE)[K]
 
 
 def with_faiss(index: faiss.IndexFlatIP, labels: Ints, test: Floats) -> Floats:

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import selfsight
-from selfsight import config, device, metrics
+from selfsight import config, device, metrics, neighbours
 from selfsight.data.loader import read_image
 from selfsight.data.sources import BadImage, Source, first, open_source
 from selfsight.data.sources.base import Subset
@@ -125,7 +125,7 @@ def accuracy(encoder: Any, train: Source, test: Source, on: torch.device) -> flo
     """20-NN in percent."""
     bank, queries = (extract(encoder, source, device=on, cache=False) for source in (train, test))
     known, true = (np.asarray(s.labels)[f.indices] for s, f in ((train, bank), (test, queries)))
-    scores = metrics.knn_scores(
+    scores = neighbours.knn_scores(
         metrics.normalize(bank.vectors), known, metrics.normalize(queries.vectors), [20], len(train.classes)
     )[20]
     return float(metrics.top_k_accuracy(scores, true, 1))

@@ -30,7 +30,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 import selfsight
-from selfsight import metrics, statistics
+from selfsight import metrics, neighbours, statistics
 from selfsight.data import loader
 from selfsight.data.multicrop import Plan, Views
 from selfsight.data.opening import OpenedImage
@@ -128,7 +128,7 @@ def correct(spec: str, train: Source, test: Source) -> np.ndarray:
     if train.labels is None or test.labels is None:
         raise SystemExit("views-accuracy: the images have no labels")
     known = np.asarray(train.labels)[bank.indices]
-    scores = metrics.knn_scores(
+    scores = neighbours.knn_scores(
         metrics.normalize(bank.vectors), known, metrics.normalize(queries.vectors), [20], len(train.classes)
     )[20]
     return (scores.argmax(1) == np.asarray(test.labels)[queries.indices]).astype(float)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
 from selfsight import metrics
 from selfsight.errors import ConfigError, DataError
 from selfsight.retrieval import Contents, Index, Pairs, groups, pairs
+
+
+@pytest.fixture(autouse=True)
+def one_thread_of_faiss() -> Iterator[None]:
+    """Its threads wait for each other by counting, which costs most where other tests run beside this one."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    yield
+    faiss.omp_set_num_threads(before)
 
 
 def clustered(n: int, width: int = 32, centres: int = 50, seed: int = 0) -> np.ndarray:

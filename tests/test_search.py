@@ -18,7 +18,7 @@ from PIL import Image
 
 import pictures
 import selfsight
-from selfsight import metrics
+from selfsight import metrics, neighbours
 from selfsight.api import Silent
 from selfsight.cli import main
 from selfsight.data.sheet import fitted
@@ -171,7 +171,7 @@ def test_measures_are_those_of_the_features(photos: Path, embedded: Path) -> Non
     _, labels, _ = cosines(embedded)
     vectors = np.array(pq.read_table(embedded)["vector"].to_pylist(), dtype=np.float32)
     numbers = np.unique(labels, return_inverse=True)[1]
-    expected = metrics.retrieval(metrics.normalize(vectors), numbers, [1, 5, 10])
+    expected = neighbours.retrieval(metrics.normalize(vectors), numbers, [1, 5, 10])
     found = selfsight.search("pixels", photos, measure=True)
     assert found["measure"] == expected._asdict()
     assert (found["results"], expected.queries) == ([], COUNT)

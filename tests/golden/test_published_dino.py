@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from golden.arrays import golden
-from selfsight import metrics
+from selfsight import metrics, neighbours
 from selfsight.models.backbones import BackboneSettings, ViT, wrap
 from selfsight.models.heads import DINOHead, HeadSettings
 from selfsight.ssl.objectives.dino import DINOLoss, DINOSettings
@@ -101,7 +101,7 @@ def test_knn_votes_like_the_published_classifier() -> None:
     g = golden("knn")
     c = g.config
     train, test = metrics.normalize(g["train_features"]), metrics.normalize(g["test_features"])
-    scores = metrics.knn_scores(train, g["train_labels"], test, c["k"], c["num_classes"], c["T"])
+    scores = neighbours.knn_scores(train, g["train_labels"], test, c["k"], c["num_classes"], c["T"])
     for k in c["k"]:
         np.testing.assert_allclose(scores[k], g[f"scores.k{k}"], rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(metrics.ranking(scores[k])[:, : g[f"ranking.k{k}"].shape[1]], g[f"ranking.k{k}"])

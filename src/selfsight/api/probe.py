@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from selfsight import metrics
+from selfsight import metrics, neighbours
 from selfsight.data.loader import read_picture
 from selfsight.data.sources import BadImage, Source
 from selfsight.data.views import ViewSettings
@@ -64,6 +64,6 @@ def score(vectors: metrics.Floats, label: metrics.Ints, query: npt.NDArray[np.bo
     out = {"rankme": round(metrics.rankme(vectors[~query]), 3)}
     if classes and query.any():
         unit = metrics.normalize(vectors)
-        scores = metrics.knn_scores(unit[~query], label[~query], unit[query], [_K], classes)[_K]
+        scores = neighbours.knn_scores(unit[~query], label[~query], unit[query], [_K], classes)[_K]
         out["knn_top1"] = round(metrics.top_k_accuracy(scores, label[query], 1), 3)
     return out

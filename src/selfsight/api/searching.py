@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from selfsight import device as devices
-from selfsight import metrics, retrieval
+from selfsight import metrics, neighbours, retrieval
 from selfsight.api.tolerance import tolerance
 from selfsight.api.watch import Silent, Watch
 from selfsight.data.sources import BadImage, absolute
@@ -160,7 +160,7 @@ def _loaded(
 def _measured(index: Index, watch: Watch) -> dict[str, Any]:
     """Of each image that asks for the others of its class: mean average precision, recall and precision at k, in percent."""
     _, numbers = np.unique(np.array(index.contents.labels), return_inverse=True)
-    return metrics.retrieval(
+    return neighbours.retrieval(
         index.vectors, numbers, MEASURED, lambda done: watch.advance("measuring", done, len(index))
     )._asdict()
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from selfsight import metrics
+from selfsight import metrics, neighbours
 from selfsight.data.loader import read_image
 from selfsight.data.sources import BadImage, Source
 from selfsight.runs import RunFolder, read_jsonl, write_atomic, write_json_atomic
@@ -93,7 +93,7 @@ def write_neighbours(
     for encoder, features in vectors.items():
         unit = metrics.normalize(features)
         rows = unit[list(queries)]
-        for _, _, index in metrics.nearest_neighbours(unit, rows, count + 1):
+        for _, _, index in neighbours.nearest(unit, rows, count + 1):
             for entry, query, found in zip(out, queries, index, strict=True):
                 others = [int(i) for i in found if i != query][:count]
                 entry["neighbours"][encoder] = [keys[i] for i in others]  # type: ignore[index]

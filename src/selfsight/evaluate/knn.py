@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from selfsight import metrics
+from selfsight import metrics, neighbours
 from selfsight.evaluate.base import FeatureSet, Predictions, Task
 
 KS = (1, 5, 20)
@@ -18,6 +18,6 @@ class KNN(Task):
 
     def run(self, features: FeatureSet, *, seed: int, device: str) -> Iterator[Predictions]:
         train, test = metrics.normalize(features.train), metrics.normalize(features.test)
-        scores = metrics.knn_scores(train, features.train_labels, test, KS, features.classes)
+        scores = neighbours.knn_scores(train, features.train_labels, test, KS, features.classes)
         for k in KS:
             yield Predictions(f"top1_k{k}", scores[k].argmax(1))

@@ -13,7 +13,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from selfsight import metrics
+from selfsight import metrics, neighbours
 from selfsight.errors import DataError
 from selfsight.runs import write_atomic, write_json_atomic
 
@@ -125,7 +125,7 @@ class Index:
             raise DataError(f"--k: expected a whole number from 1, got {k}")
         unit = metrics.normalize(queries)
         if self.engine is None:
-            found = metrics.nearest_neighbours(self.vectors, unit, k)
+            found = neighbours.nearest(self.vectors, unit, k)
             return [Neighbours(*pair) for _, values, places in found for pair in zip(places, values, strict=True)]
         _, candidates = self.engine.search(unit, min(k * _CANDIDATES, len(self)))
         return [self._ranked(query, row[row >= 0], k) for query, row in zip(unit, candidates, strict=True)]
