@@ -189,8 +189,8 @@ def test_the_command_says_what_follows(plain: Path, twins: Path, tmp_path: Path,
     assert within[4] == f"done: {tmp_path / 'pairs.csv'}, {tmp_path / 'sheet.png'}"
     between = run(capsys, "duplicates", "pixels", plain, twins, *out)
     assert between[1].startswith(
-        f"{COUNT + 3} of {COUNT + 3} images of {twins} (100.0 %) have a twin in {plain}: of the accuracy"
+        f"{COUNT + 3} of {COUNT + 3} images of {twins} (100.0 %) have a twin in {plain}: what is trained"
     )
-    assert "up to 100.0 points may be memory" in between[1]
+    assert f"up to 100.0 points of its accuracy on {twins} may be memory" in between[1]
     none = run(capsys, "duplicates", "pixels", plain, *out)
     assert none[0].startswith(f"no two images of {plain} are twins at a cosine of 0.99 or more; the most alike pair has 0.")

@@ -173,8 +173,8 @@ def duplicates_summary(found: Mapping[str, Any], data: str, data2: str | None, a
 def _leak(found: Mapping[str, Any], data: str, data2: str) -> str:
     twins = f"{found['twins']} of {found['images2']} images of {data2} ({found['share']:.1f} %) have a twin in {data}"
     return (
-        f"{twins}: of the accuracy on {data2} of what was trained on {data}, up to {found['share']:.1f} points may be memory; "
-        f"leave those images out of the test (column second)"
+        f"{twins}: what is trained on {data} knows them by heart, so up to {found['share']:.1f} points of its accuracy on "
+        f"{data2} may be memory; leave those images out of the test (column second)"
     )
 
 

@@ -63,7 +63,10 @@ def pairs(
             similarity = first[top : top + block] @ other[left : left + block].T
             if second is None and left == top:
                 similarity[np.tril_indices(len(similarity))] = -2  # itself, and what was seen the other way round
-            highest = max(highest, float(similarity.max()))
+            best = float(similarity.max())
+            highest = max(highest, best)
+            if best < level:
+                continue
             at = np.flatnonzero(similarity >= level)
             rows, columns = np.divmod(at, similarity.shape[1])
             count += len(at)

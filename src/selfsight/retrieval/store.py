@@ -42,6 +42,8 @@ def kept_index(origin: Origin, folder: Path | None, say: Say, exact_below: int =
         say(f"{at}: {origin.location} has changed since this index was built, so it is built again")
     found = origin.gather()
     contents = Contents(origin.location, origin.encoder, origin.fingerprint, origin.state, found.keys, found.labels)
+    if len(found.keys) >= exact_below:
+        say(f"compressing {len(found.keys)} vectors, which takes some minutes")
     built = Index.build(found.vectors, contents, exact_below)
     try:
         built.save(at)
