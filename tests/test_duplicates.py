@@ -105,7 +105,9 @@ def test_test_images_with_a_twin_in_training_are_counted(plain: Path, twins: Pat
 def test_the_same_from_files_of_features_without_images(plain: Path, twins: Path, tmp_path: Path) -> None:
     files = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
     for data, file in zip((plain, twins), files, strict=True):
-        selfsight.embed("pixels", data, file)
+        moved = shutil.copytree(data, tmp_path / data.name)
+        selfsight.embed("pixels", moved, file)
+        shutil.rmtree(moved)
     expected = selfsight.duplicates("pixels", plain, twins, out=tmp_path / "images", above=0.99)
     found = selfsight.duplicates("pixels", *files, out=tmp_path / "features", above=0.99, format="parquet")
     assert found["identical"] is None and expected["identical"] == COUNT + 1

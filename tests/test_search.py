@@ -291,9 +291,14 @@ def test_features_of_embed_are_enough_without_any_image(kind: pa.DataType, movin
     assert found["files"] == [str(tmp_path / "out" / "results.csv")]
 
 
-def test_images_of_a_features_file_give_the_sheet(photos: Path, embedded: Path, tmp_path: Path) -> None:
-    found = selfsight.search("pixels", embedded, open_source(photos).keys[0], tmp_path, images=photos)
-    assert found["files"] == [str(tmp_path / "results.csv"), str(tmp_path / "sheet.png")]
+def test_a_features_file_knows_where_its_images_were_and_can_be_told_where_they_are(moving: Path, tmp_path: Path) -> None:
+    file, out, key = tmp_path / "features.parquet", tmp_path / "out", open_source(moving).keys[0]
+    selfsight.embed("pixels", moving, file)
+    with_sheet = [str(out / "results.csv"), str(out / "sheet.png")]
+    assert selfsight.search("pixels", file, key, out)["files"] == with_sheet
+    moved = moving.rename(tmp_path / "elsewhere")
+    assert selfsight.search("pixels", file, key, out)["files"] == with_sheet[:1]
+    assert selfsight.search("pixels", file, key, out, images=moved)["files"] == with_sheet
 
 
 def test_a_features_file_that_does_not_fit_is_refused(embedded: Path, tmp_path: Path) -> None:

@@ -49,9 +49,9 @@ def search(
 ) -> dict[str, Any]:
     """The `k` images of `data` that are most like each query, by the cosine of their features.
 
-    `data` is any source of images, or a file of features that `embed` wrote; `images` says where the images of such a file are,
-    for the contact sheet. A query is an image file or a key of `data`. The index is kept in the folder `index`, by default in
-    the cache, and used again for as long as encoder and images are the same; from `exact_below` images on it is compressed.
+    `data` is any source of images, or a file of features that `embed` wrote; `images` says where the images of such a file are
+    now, for the contact sheet. A query is an image file or a key of `data`. The index is kept in the folder `index`, by default
+    one of the cache, and used again while encoder and images stay the same; from `exact_below` images on it is compressed.
 
     `out` gets `results.FORMAT` (csv, parquet or json) with query, rank, key, cosine and label, `sheet.png`, and
     `bad_images.jsonl` if there are any. `measure` asks each image of `data` for the others of its class. Returns images, exact,

@@ -20,7 +20,7 @@ _TELLS_LITTLE = 1.0
 Encoder = Annotated[str, typer.Argument(help="Encoder spec.")]
 Gallery = Annotated[str, typer.Argument(help=f"{DATA} {_FEATURES}")]
 Images = Annotated[
-    str | None, typer.Option(help="Where the images of a file of features are, for the pictures.", show_default=False)
+    str | None, typer.Option(help="Where the images of a file of features are now, for the pictures.", show_default=False)
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images a batch.")]
 Format = Annotated[str, typer.Option(help="csv, parquet or json.")]

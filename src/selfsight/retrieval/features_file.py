@@ -24,13 +24,17 @@ class Gathered(NamedTuple):
 
 
 class FeaturesFile:
-    """Opening reads the metadata alone. A `DataError` says what is missing in it."""
+    """Opening reads the metadata alone. A `DataError` says what is missing in it.
+
+    `images` is where they were when they were embedded, if there is still something there.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         about = json.loads((_schema(self.path).metadata or {})[b"selfsight"])
         try:
             self.fingerprint, self.encoder, self.classes = str(about["fingerprint"]), str(about["encoder"]), about.get("classes")
+            self.images = str(about["data"]) if "data" in about and Path(about["data"]).exists() else None
         except (KeyError, TypeError) as error:
             raise DataError(f"{path}: its metadata has no {error}; expected a file that selfsight embed wrote") from None
 

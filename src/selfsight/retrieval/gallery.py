@@ -41,7 +41,7 @@ class Gallery:
 
 
 def open_gallery(data: str | Path, encoder: Encoder, reading: Reading, images: str | Path | None = None) -> Gallery:
-    """`data` is a source of images, or a file of features of this encoder, whose images `images` may hold.
+    """`data` is a source of images, or a file of features of this encoder, whose images are in `images`, or where they were.
 
     Nothing is encoded yet. Raises `DataError` for what is neither, and for features of another encoder.
     """
@@ -49,6 +49,7 @@ def open_gallery(data: str | Path, encoder: Encoder, reading: Reading, images: s
         file = FeaturesFile(data).matched(encoder.spec, encoder.fingerprint)
         state = file_mark(os.fsencode(data)).decode()
         origin = Origin(absolute(str(data)), encoder.spec, encoder.fingerprint, state, file.read)
+        images = images or file.images
         return Gallery(str(data), origin, Pictures(None if images is None else open_source(images), encoder.read))
     source = open_source(data)
     bad: list[BadImage] = list(source.rejected)

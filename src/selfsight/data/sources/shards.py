@@ -80,6 +80,10 @@ class ShardSource(IndexedSource):
             raise OSError("its shard was shortened since it was indexed")
         return data
 
+    def mark(self, index: int) -> bytes:
+        """Of the shard in which it stands, as it was when this was opened."""
+        return f"{index} {shard_at(self.index, int(self._shard_of(index))).file}".encode()
+
     def head(self, limit: int) -> Source:
         """One sample of each class in turn: archives of class folders hold one class after the other."""
         return super().head(limit) if self.labels is None else Subset(self, one_of_each(self.labels, limit))

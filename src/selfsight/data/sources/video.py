@@ -20,7 +20,7 @@ from selfsight.data.index import Index, Keys, open_or_build, shown
 from selfsight.data.sources.base import Source, Subset
 from selfsight.data.sources.contents import VIDEOS, contents
 from selfsight.data.sources.fair import one_of_each
-from selfsight.data.sources.indexed import IndexedSource, rejected
+from selfsight.data.sources.indexed import IndexedSource, file_mark, rejected
 from selfsight.data.sources.location import is_remote
 from selfsight.data.sources.video_frames import Frames, OpenVideo, every_nth, import_av, per_second, portable_pixmap
 from selfsight.data.sources.video_index import columns, frames_at, is_fresh, path_of, versions
@@ -89,6 +89,11 @@ class VideoSource(IndexedSource):
         video = _video_of(self.index, index)
         frames, first = frames_at(self.index, video)
         return self._decoders.image(str(self._root / path_of(self.index, video)), frames, index - first)
+
+    def mark(self, index: int) -> bytes:
+        """Of the video in which it stands."""
+        path = os.fsencode(self._root / path_of(self.index, _video_of(self.index, index)))
+        return b"%d %s" % (index, file_mark(path))
 
     def head(self, limit: int) -> Source:
         """One frame of each video in turn."""
