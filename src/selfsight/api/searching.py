@@ -75,10 +75,13 @@ def search(
     files: list[Path] = []
     if path:
         table = retrieval.results_table(results, labelled=held.contents.labels is not None)
-        files.append(retrieval.write_table(table, path, "results", format))
         title, drawing = f"{gallery.name}, {encoder}", partial(watch.advance, "drawing neighbours")
-        files += _write_sheet(path, retrieval.results_sheet(found, results, gallery.pictures, title, drawing))
-        files += _write_bad(path, gallery.bad)
+        sheet = retrieval.results_sheet(found, results, gallery.pictures, title, drawing)
+        files = [
+            retrieval.write_table(table, path, "results", format),
+            *_write_sheet(path, sheet),
+            *_write_bad(path, gallery.bad),
+        ]
     return {
         "images": len(held),
         "exact": held.exact,
