@@ -25,9 +25,11 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
 def test_help_names_every_verb_and_no_other() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for verb in ("train", "compare", "report", "finetune", "predict", "embed", "search", "duplicates", "demo", "views", "doctor"):
+    for verb in (
+        "train", "compare", "report", "finetune", "predict", "embed", "export", "search", "duplicates", "demo", "views", "doctor",
+    ):  # fmt: skip
         assert f" {verb} " in done.stdout
-    for missing in ("attend", "synth", "explore", "export"):
+    for missing in ("attend", "synth", "explore"):
         assert f" {missing} " not in done.stdout
 
 
@@ -38,8 +40,8 @@ def test_importing_the_package_and_asking_for_help_load_no_torch() -> None:
 
 def test_public_names_are_the_verbs() -> None:
     assert set(selfsight.__all__) == {
-        "__version__", "compare", "demo", "doctor", "duplicates", "embed", "finetune", "load_encoder", "predict", "report",
-        "resume", "search", "train", "views",
+        "__version__", "compare", "demo", "doctor", "duplicates", "embed", "export", "finetune", "load_encoder", "predict",
+        "report", "resume", "search", "train", "views",
     }  # fmt: skip
     for name in selfsight.__all__:
         assert getattr(selfsight, name) is not None

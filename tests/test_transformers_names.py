@@ -83,7 +83,7 @@ def test_a_file_of_transformers_is_the_same_network_in_timm_and_comes_back(case:
     registers = options.get("num_register_tokens", 0)
     torch.testing.assert_close(tokens.cls, expected[:, 0], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(tokens.patches, expected[:, 1 + registers :], rtol=1e-4, atol=1e-4)
-    back = from_timm(model_type, net, "here", translated.mask_token)
+    back = from_timm(model_type, net.state_dict(), "here", translated.mask_token)
     assert back.keys() == found.keys() - set(translated.aside)
     moved = {"embeddings.cls_token", "embeddings.position_embeddings"} if registers and model_type != "dinov3_vit" else set()
     assert all(torch.equal(back[name], found[name]) for name in back.keys() - moved)
@@ -97,7 +97,7 @@ def test_every_layout_has_a_case() -> None:
 
 def test_what_a_network_lacks_is_written_as_what_changes_nothing() -> None:
     plain = timm.create_model("vit_tiny_patch16_224", num_classes=0, **PLAIN)
-    made = from_timm("dinov2", plain, "here")
+    made = from_timm("dinov2", plain.state_dict(), "here")
     assert torch.equal(made["encoder.layer.1.layer_scale2.lambda1"], torch.ones(64))
     assert torch.equal(made["embeddings.mask_token"], torch.zeros(1, 64))
     again = to_timm("dinov2", made, plain, "here").tensors
@@ -109,7 +109,7 @@ def test_what_a_network_lacks_is_written_as_what_changes_nothing() -> None:
 
 def test_a_classifier_around_the_network_is_set_aside() -> None:
     plain = timm.create_model("vit_tiny_patch16_224", num_classes=0, **PLAIN)
-    made = {f"vit.{name}": tensor for name, tensor in from_timm("vit", plain, "here").items()}
+    made = {f"vit.{name}": tensor for name, tensor in from_timm("vit", plain.state_dict(), "here").items()}
     translated = to_timm("vit", made | {"classifier.weight": torch.zeros(9, 64)}, plain, "here")
     assert (translated.aside, translated.mask_token) == (["classifier.weight"], None)
     assert all(torch.equal(translated.tensors[name], tensor) for name, tensor in plain.state_dict().items())
@@ -117,7 +117,7 @@ def test_a_classifier_around_the_network_is_set_aside() -> None:
 
 def test_errors_list_the_names() -> None:
     plain = timm.create_model("vit_tiny_patch16_224", num_classes=0, **PLAIN)
-    made = from_timm("vit", plain, "here")
+    made = from_timm("vit", plain.state_dict(), "here")
     missing = {name: tensor for name, tensor in made.items() if name != "layernorm.bias"} | {"extra": torch.zeros(1)}
     expected = "here: weights of vit for another network; 1 tensors are missing: layernorm.bias; 1 tensors are unexpected: extra"
     with pytest.raises(WeightsError) as raised:
@@ -126,6 +126,6 @@ def test_errors_list_the_names() -> None:
     with pytest.raises(WeightsError, match=r"'norm.bias' is \(3,\) in the file, \(64,\) in the network"):
         to_timm("vit", made | {"layernorm.bias": torch.zeros(3)}, plain, "here")
     with pytest.raises(WeightsError, match=r"here: vit has no place for 5 tensors: reg_token, blocks\.0\.ls1\.gamma, "):
-        from_timm("vit", network("dinov2-registers"), "here")
+        from_timm("vit", network("dinov2-registers").state_dict(), "here")
     with pytest.raises(WeightsError, match="'beit' is no layout that is known here; known are vit, dinov2, "):
         to_timm("beit", made, plain, "here")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from selfsight.api import compare, duplicates, embed, finetune, predict, report, resume, search, train, views
+    from selfsight.api import compare, duplicates, embed, export, finetune, predict, report, resume, search, train, views
     from selfsight.checkup import doctor
     from selfsight.encoders import load_encoder
     from selfsight.walkthrough import demo
@@ -23,6 +23,7 @@ _HOMES = {
     "doctor": "selfsight.checkup",
     "duplicates": "selfsight.api",
     "embed": "selfsight.api",
+    "export": "selfsight.api",
     "finetune": "selfsight.api",
     "load_encoder": "selfsight.encoders",
     "predict": "selfsight.api",
@@ -40,6 +41,7 @@ __all__ = [
     "doctor",
     "duplicates",
     "embed",
+    "export",
     "finetune",
     "load_encoder",
     "predict",

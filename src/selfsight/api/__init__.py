@@ -5,6 +5,7 @@ Argument names are those of the command line.
 
 from selfsight.api.comparing import compare, report
 from selfsight.api.embedding import embed
+from selfsight.api.exporting import export
 from selfsight.api.finetuning import finetune
 from selfsight.api.predicting import predict
 from selfsight.api.searching import duplicates, search
@@ -19,6 +20,7 @@ __all__ = [
     "compare",
     "duplicates",
     "embed",
+    "export",
     "finetune",
     "predict",
     "report",

@@ -15,6 +15,7 @@ import typer
 from selfsight.cli.app import app
 from selfsight.cli.comparing import compare, report
 from selfsight.cli.embedding import embed
+from selfsight.cli.exporting import export
 from selfsight.cli.finetuning import finetune, predict
 from selfsight.cli.searching import duplicates, search
 from selfsight.cli.starting import demo, doctor, views
@@ -23,7 +24,7 @@ from selfsight.errors import ElsewhereError, SelfsightError
 
 VERBS: dict[str, tuple[Callable[..., None], ...]] = {
     "The main job": (train, compare, report),
-    "Use an encoder": (finetune, predict, embed, search, duplicates),
+    "Use an encoder": (finetune, predict, embed, export, search, duplicates),
     "Start here": (demo, views, doctor),
 }
 for _panel, _verbs in VERBS.items():

@@ -1,8 +1,10 @@
-"""`onnx/PATH`: the user's own network through ONNX Runtime on the CPU."""
+"""`onnx/PATH`: the user's own network, or one that `selfsight export` wrote, through ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +26,9 @@ _TYPES: dict[str, type[np.floating[Any]]] = {
     "tensor(double)": np.float64,
 }
 _POOLS = {2: ("none", deployed.POOL), 3: ("cls", "mean", "cls+mean"), 4: ("gap",)}
+METADATA = "selfsight"
+"""Under this name an exported file says of itself what network it is and how its pictures are prepared."""
+
 _CLASSIFIERS = ("Gemm", "MatMul", "Add", "Softmax", "LogSoftmax", "Sigmoid")
 
 
@@ -37,30 +42,44 @@ class Input(NamedTuple):
 
 
 class OnnxEncoder(Encoder):
-    """Outputs [B, D] are features as they are, maps [B, C, H, W] are averaged, tokens [B, N, C] begin with CLS."""
+    """Outputs [B, D] are features as they are, maps [B, C, H, W] are averaged, tokens [B, N, C] begin with CLS.
+
+    `told` is what an exported file says of itself; its tokens are patches alone, and its features end in no classifier.
+    """
 
     kind = "other"
 
-    def __init__(self, spec: Spec, path: Path, prepare: Preprocess, session: Any, picture: Input, output: str) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        path: Path,
+        prepare: Preprocess,
+        session: Any,
+        picture: Input,
+        output: str,
+        told: Mapping[str, Any],
+    ) -> None:
         self.spec = spec.text
-        self.weights = f"ONNX file {path.name}"
+        self.weights = f"ONNX file {path.name}" + (f": {told['weights']}" if told else "")
         self.prepare = prepare
         self.input_size = prepare.size
         self.notes = []
         self._session, self._picture, self._output = session, picture, output
-        probe = self._run(torch.zeros(1, 3, *prepare.shape))
+        self.read = self.read.model_copy(update={"channels": len(prepare.mean)})
+        self._first = 0 if told else 1
+        probe = self._run(torch.zeros(1, len(prepare.mean), *prepare.shape))
         if probe.ndim not in _POOLS:
             raise WeightsError(
                 f"{spec.text}: output '{output}' has shape {tuple(probe.shape)}; expected [B, D], [B, N, C] or [B, C, H, W]"
             )
-        self.pools = _POOLS[probe.ndim]
+        self.pools = ("mean",) if told and probe.ndim == 3 else _POOLS[probe.ndim]
         self.pool = spec.choice("pool", self.pools)
         self.feature_width = self._pooled(probe).shape[1]
         hashes, self.parameters, self._producers = _read(path, spec.text)
         if deployed.asked_for(spec):
-            self.classes = deployed.class_names(spec, self.feature_width)
+            self.classes = deployed.class_names(spec, self.feature_width) or tuple(told.get("classes", ()))
         self._fingerprint = digest(["onnx", hashes, repr(prepare), output, self.pool, *self.classes], [])
-        if probe.ndim == 2 and not self.deployed:
+        if probe.ndim == 2 and not (told or self.deployed):
             self._note_output("output" in spec.options)
 
     @property
@@ -75,7 +94,8 @@ class OnnxEncoder(Encoder):
             return out.mean((2, 3))
         if out.ndim == 2:
             return out
-        parts = {"cls": [out[:, 0]], "mean": [out[:, 1:].mean(1)], "cls+mean": [out[:, 0], out[:, 1:].mean(1)]}
+        mean = out[:, self._first :].mean(1)
+        parts = {"cls": [out[:, 0]], "mean": [mean], "cls+mean": [out[:, 0], mean]}
         return torch.cat(parts[self.pool], dim=1)
 
     def _run(self, images: Tensor) -> Tensor:
@@ -106,17 +126,40 @@ class OnnxEncoder(Encoder):
 
 
 def load(spec: Spec) -> Encoder:
-    """Options `output`, `pool` and those of the preprocessing; the size is the graph's own where it fixes one."""
+    """Options `output`, `pool` and those of the preprocessing, which an exported file brings with it; the size is the graph's own
+    where it fixes one."""
     path = spec.file("an .onnx file")
     session = _session(path, spec.text)
-    picture = _picture(session, spec)
-    size = picture.side or spec.number("size", 224, least=8)
+    told = _told(session, spec)
+    picture = _picture(session, spec, len(told["preprocessing"]["mean"]) if told else 3)
     if picture.side and spec.number("size", picture.side, least=8) != picture.side:
         raise WeightsError(f"{spec.text}: the graph is made for {picture.side} pixels; leave out 'size'")
-    usual = Preprocess(size=size, crop_pct=preprocess.plain_crop(size), interpolation="bilinear")
-    encoder = OnnxEncoder(spec, path, architecture.preprocess_of(spec, usual), session, picture, _output(session, spec))
-    encoder.notes += assumed(spec)
+    prepare = architecture.preprocess_of(spec, _usual(told, picture, spec))
+    encoder = OnnxEncoder(spec, path, prepare, session, picture, _output(session, spec), told)
+    encoder.notes += [] if told else assumed(spec)
     return encoder
+
+
+def _told(session: Any, spec: Spec) -> dict[str, Any]:
+    """What an exported file says of itself; empty for files of others."""
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA)
+    if text is None:
+        return {}
+    try:
+        told = json.loads(text)
+        told["preprocessing"] |= {key: tuple(told["preprocessing"][key]) for key in ("mean", "std")}
+        Preprocess(**told["preprocessing"])
+        str(told["weights"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise WeightsError(f"{spec.text}: its metadata '{METADATA}' are not those of an export ({error!r})") from None
+    return dict(told)
+
+
+def _usual(told: Mapping[str, Any], picture: Input, spec: Spec) -> Preprocess:
+    if told:
+        return Preprocess(**told["preprocessing"])
+    size = picture.side or spec.number("size", 224, least=8)
+    return Preprocess(size=size, crop_pct=preprocess.plain_crop(size), interpolation="bilinear")
 
 
 def _session(path: Path, where: str) -> Any:
@@ -132,14 +175,14 @@ def _session(path: Path, where: str) -> Any:
         ) from None
 
 
-def _picture(session: Any, spec: Spec) -> Input:
+def _picture(session: Any, spec: Spec, channels: int) -> Input:
     inputs = session.get_inputs()
     if len(inputs) != 1:
         raise WeightsError(f"{spec.text}: the graph has {len(inputs)} inputs ({', '.join(i.name for i in inputs)}); expected one")
     name, shape, kind = inputs[0].name, inputs[0].shape, inputs[0].type
-    batch, channels, height, width = [d if isinstance(d, int) and d > 0 else None for d in [*shape, 0, 0, 0, 0][:4]]
-    if len(shape) != 4 or channels not in (3, None) or kind not in _TYPES or (height and width and height != width):
-        expected = "a float tensor [batch, 3, side, side]"
+    batch, found, height, width = [d if isinstance(d, int) and d > 0 else None for d in [*shape, 0, 0, 0, 0][:4]]
+    if len(shape) != 4 or found not in (channels, None) or kind not in _TYPES or (height and width and height != width):
+        expected = f"a float tensor [batch, {channels}, side, side]"
         raise WeightsError(f"{spec.text}: input '{name}' is {kind} of shape {shape}; expected {expected}")
     return Input(name, _TYPES[kind], batch, height or width)
 

@@ -101,8 +101,8 @@ def from_timm(config: Mapping[str, Any]) -> Preprocess:
     interpolation = str(config.get("interpolation", "bicubic"))
     return Preprocess(
         size=int(config["input_size"][-1]),
-        mean=_triple(config["mean"]),
-        std=_triple(config["std"]),
+        mean=tuple(float(value) for value in config["mean"]),
+        std=tuple(float(value) for value in config["std"]),
         crop_pct=float(config.get("crop_pct") or 0.875),
         interpolation=interpolation if interpolation in _FILTERS else "bicubic",
     )
@@ -170,11 +170,6 @@ def _share(spec: Spec, default: float) -> float:
     if not 0 < value <= 1:
         raise WeightsError(f"{spec.text}: 'crop' must be a number above 0 and up to 1, such as 0.875; got '{text}'")
     return value
-
-
-def _triple(values: Any) -> Triple:
-    red, green, blue = (float(v) for v in values)
-    return red, green, blue
 
 
 def _written(values: Channels) -> str:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from selfsight.encoders.base import Encoder
 
 RUNS = "runs"
+LOCAL = "local-dir:"
+"""Before a path, timm's own word for a folder in the layout of its hub."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,12 @@ class Spec:
     @property
     def absolute(self) -> str:
         """The same spec from any folder: a path of the user's is spelt out."""
-        here = self.family == "hf" and Path(self.path).is_dir()
+        local = LOCAL if self.family == "timm" and self.path.startswith(LOCAL) else ""
+        here = bool(local) or (self.family == "hf" and Path(self.path).is_dir())
         if self.family not in (RUNS, "file", "onnx") and not here:
             return self.text
         _, question, tail = self.text.partition("?")
-        return f"{self.family}/{Path(self.path).absolute()}{question}{tail}"
+        return f"{self.family}/{local}{Path(self.path.removeprefix(local)).absolute()}{question}{tail}"
 
 
 class Family(NamedTuple):

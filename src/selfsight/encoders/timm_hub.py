@@ -1,4 +1,4 @@
-"""`timm/NAME`: published weights through timm, from the model hub or its cache."""
+"""`timm/NAME`: published weights through timm, from the model hub or its cache; `timm/local-dir:PATH`, see `timm_local`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from huggingface_hub.errors import HfHubHTTPError
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from selfsight.encoders import architecture, hub, preprocess
+from selfsight.encoders import architecture, hub, preprocess, timm_local
 from selfsight.encoders.base import Encoder, TorchEncoder
-from selfsight.encoders.spec import Family, Spec
+from selfsight.encoders.spec import LOCAL, Family, Spec
 from selfsight.errors import WeightsError, nearest
 from selfsight.models.backbones import is_vit_name, wrap
 
@@ -23,6 +23,8 @@ _FILES = ("model.safetensors", "pytorch_model.bin")
 
 def load(spec: Spec) -> Encoder:
     """Options `size`, `pool` and those of the preprocessing; the first load of a name downloads it."""
+    if spec.path.startswith(LOCAL):
+        return timm_local.load(spec)
     config = _published(spec)
     prepare = architecture.preprocess_of(spec, preprocess.from_timm(config))
     net = _create(spec, config, prepare.size)

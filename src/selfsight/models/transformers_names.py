@@ -7,9 +7,10 @@ weight or bias. Where several names stand for one tensor, it holds them one belo
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -99,9 +100,9 @@ def to_timm(model_type: str, found: Mapping[str, Tensor], net: nn.Module, where:
 
     `WeightsError`, which begins with `where`, lists what is missing, unexpected or of another shape.
     """
-    table = _table(model_type, net, where)
-    found = {name.removeprefix(f"{model_type}."): tensor for name, tensor in found.items()}
     own = net.state_dict()
+    table = _table(model_type, own, where)
+    found = {name.removeprefix(f"{model_type}."): tensor for name, tensor in found.items()}
     theirs = {name: _renamed(name, table) or (name,) for name in own}
     wanted = {name for names in theirs.values() for name in names}
     aside = [name for name in found if name.startswith(_HEADS)]
@@ -109,7 +110,7 @@ def to_timm(model_type: str, found: Mapping[str, Tensor], net: nn.Module, where:
     unexpected = [name for name in found if name not in wanted | {_MASK, *aside} and not _changes_nothing(name, found[name])]
     _refuse(missing, unexpected, model_type, where)
     tensors = {name: torch.cat([found[part] for part in parts]) for name, parts in theirs.items()}
-    if getattr(net, "no_embed_class", False) and "pos_embed" in own:
+    if "pos_embed" in own and tensors["pos_embed"].shape[1] == own["pos_embed"].shape[1] + 1:
         # There CLS has no position of its own; registers never had one.
         positions = tensors["pos_embed"]
         tensors |= {"cls_token": tensors["cls_token"] + positions[:, :1], "pos_embed": positions[:, 1:]}
@@ -118,51 +119,53 @@ def to_timm(model_type: str, found: Mapping[str, Tensor], net: nn.Module, where:
     return Translated(tensors, None if mask is None else mask.reshape(1, -1), aside)
 
 
-def from_timm(model_type: str, net: nn.Module, where: str, mask_token: Tensor | None = None) -> dict[str, Tensor]:
-    """The weights of `net`, a network of timm without classifier, as a file of transformers of this `model_type` has them.
+def from_timm(model_type: str, own: Mapping[str, Tensor], where: str, mask_token: Tensor | None = None) -> dict[str, Tensor]:
+    """`own`, the state dict of a network of timm without classifier, as a file of transformers of this `model_type` has it.
 
-    `mask_token` [1, D] is zero where none is given. `WeightsError`, which begins with `where`, for a network that has other
-    tensors than the layout.
+    Positions are those of a square grid. `mask_token` [1, D] is zero where none is given. `WeightsError`, which begins with
+    `where`, for a network that has other tensors than the layout.
     """
-    table = _table(model_type, net, where)
-    own = net.state_dict()
+    table = _table(model_type, own, where)
     unknown = [name for name in own if not _renamed(name, table)]
     if unknown:
         raise WeightsError(f"{where}: {model_type} has no place for {len(unknown)} tensors: {_listed(unknown)}")
     if "pos_embed" in own:
-        own["pos_embed"] = _with_position_of_cls(own["pos_embed"], net, model_type, where)
-    out: dict[str, Tensor] = {}
+        own = {**own, "pos_embed": _with_position_of_cls(own["pos_embed"], model_type, where)}
+    out = _demanded(model_type, own, mask_token)
     for name, tensor in own.items():
         names = _renamed(name, table)
         out |= dict(zip(names, tensor.chunk(len(names)), strict=True))
-    return {name: tensor.contiguous() for name, tensor in (_demanded(model_type, net, mask_token) | out).items()}
+    return {name: tensor.contiguous() for name, tensor in out.items()}
 
 
-def _with_position_of_cls(positions: Tensor, net: Any, model_type: str, where: str) -> Tensor:
-    """Positions [1, 1 + N, D]: transformers gives one to CLS, which is zero where timm gives none."""
-    prefix = positions.shape[1] - int(net.patch_embed.num_patches)
-    if prefix > 1:
-        raise WeightsError(f"{where}: {model_type} has no place for positions of registers")
-    return positions if prefix else torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
+def _with_position_of_cls(positions: Tensor, model_type: str, where: str) -> Tensor:
+    """Positions [1, 1 + g*g, D]: transformers gives one to CLS, which is zero where timm gives none."""
+    rows = positions.shape[1]
+    if math.isqrt(rows) ** 2 == rows:
+        return torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
+    if math.isqrt(rows - 1) ** 2 != rows - 1:
+        raise WeightsError(f"{where}: {model_type} has places for the positions of a square and CLS, not for {rows}")
+    return positions
 
 
-def _demanded(model_type: str, net: Any, mask_token: Tensor | None) -> dict[str, Tensor]:
+def _demanded(model_type: str, own: Mapping[str, Tensor], mask_token: Tensor | None) -> dict[str, Tensor]:
     """What the layout always holds, with the values that change nothing."""
     if model_type == "vit":
         return {}
-    width, dino3 = int(net.num_features), model_type == "dinov3_vit"
+    width = own["cls_token"].shape[-1]
     mask = torch.zeros(1, width) if mask_token is None else mask_token.reshape(1, width)
-    if dino3:
+    if model_type == "dinov3_vit":
         return {_MASK: mask[None], "embeddings.register_tokens": torch.zeros(1, 0, width)}
-    scales = [name.replace("#", str(block)) for name in _NEUTRAL if "lambda1" in name for block in range(len(net.blocks))]
+    blocks = sorted({found[1] for name in own if (found := re.match(r"blocks\.(\d+)\.", name))})
+    scales = [name.replace("#", block) for name in _NEUTRAL if "lambda1" in name for block in blocks]
     return {_MASK: mask} | {name: torch.ones(width) for name in scales}
 
 
-def _table(model_type: str, net: Any, where: str) -> Table:
+def _table(model_type: str, own: Mapping[str, Tensor], where: str) -> Table:
     if model_type not in LAYOUTS:
         raise WeightsError(f"{where}: '{model_type}' is no layout that is known here; known are {', '.join(LAYOUTS)}")
-    mlp = net.blocks[0].mlp
-    packed = hasattr(mlp, "fc1") and mlp.fc1.out_features == 2 * mlp.fc2.in_features
+    into, out_of = own.get("blocks.0.mlp.fc1.weight"), own.get("blocks.0.mlp.fc2.weight")
+    packed = into is not None and out_of is not None and into.shape[0] == 2 * out_of.shape[1]
     return LAYOUTS[model_type] | (_GATED if packed and model_type.startswith("dinov2") else {})
 
 
