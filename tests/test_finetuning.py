@@ -439,6 +439,14 @@ def test_a_run_broken_off_at_the_end_of_an_epoch_or_within_one_looks_at_every_ep
     assert [row["step"] for row in looks(out)] == [9 * epoch for epoch in range(7)]
 
 
+def test_seed_and_limit_given_as_settings_divide_the_images_the_same_way_after_a_resume(data: Path, tmp_path: Path) -> None:
+    tune(VIT, data, tmp_path / "run", {"seed": 3, "limit": 60, "finetune": {"share": 0.25}}, epochs=1)
+    assert record(tmp_path / "run")["images"] == {"train": 45, "validation": 15}
+    before = record(tmp_path / "run")
+    api.finetune(out=tmp_path / "run", resume=True)
+    assert record(tmp_path / "run") == before
+
+
 def test_a_finished_run_goes_on_for_longer_and_not_at_all_for_as_long(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     tune(VIT, data, out, epochs=1)

@@ -112,9 +112,11 @@ def _begin(
     watch: Watch,
     world: World,
 ) -> dict[str, Any]:
-    source = first(world.in_turn(lambda: open_source(data)), given["limit"])
-    tuning = _tuning(given, file, overrides)
-    parts = world.first(lambda: parts_of(source, tuning, int(given["seed"] or 0)))
+    said = _merged(given, file, overrides)
+    tuning = config.build(TuningSettings, said.get("finetune") or {}, "finetune")
+    limit, seed = (value if isinstance(value, int) else None for value in (said.get("limit"), said.get("seed")))
+    source = first(world.in_turn(lambda: open_source(data)), limit)
+    parts = world.in_turn(lambda: parts_of(source, tuning, seed or 0))
     handed = Handed()
     initial = world.in_turn(lambda: handed.initial(given["init"]))
     assert initial is not None
@@ -136,14 +138,11 @@ def _begin(
     return _run(settings, parts, folder, watch, world, start, resume=False)
 
 
-def _tuning(given: Mapping[str, Any], file: str | Path | None, overrides: Sequence[str] | Mapping[str, Any]) -> TuningSettings:
-    """As far as the images must be divided by it, before anything is planned for one part of them."""
-    tree = dict(overrides) if isinstance(overrides, Mapping) else config.parse_overrides(overrides)
-    sections = (config.read_yaml(file) if file is not None else {}, given, tree)
-    merged: dict[str, Any] = {}
-    for section in sections:
-        merged = config.merge(merged, section.get("finetune") or {})
-    return config.build(TuningSettings, merged, "finetune")
+def _merged(given: Mapping[str, Any], file: str | Path | None, over: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as far as they are said: the images must be divided by them before anything is planned for one part."""
+    tree = dict(over) if isinstance(over, Mapping) else config.parse_overrides(over)
+    told = {key: value for key, value in given.items() if value is not None}
+    return config.merge(config.merge(config.read_yaml(file) if file is not None else {}, told), tree)
 
 
 def _as_prepared(initial: Initial) -> dict[str, Any]:
