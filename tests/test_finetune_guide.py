@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import labelled
+from selfsight.api import tuned_task
 from selfsight.cli import main
 
 GUIDE = (Path(__file__).parent.parent / "docs" / "finetune.md").read_text(encoding="utf-8")
@@ -21,7 +22,7 @@ def blocks(language: str) -> list[str]:
 def quick(text: str) -> str:
     """The same with a small network and one epoch."""
     small = text.replace("efficientnet-lite0", "random/test_efficientnet?size=32")
-    return small if "--resume" in text or "finetune " not in text else f"{small} --epochs 1 --set workers=0"
+    return small if "--resume" in text or "selfsight finetune " not in text else f"{small} --epochs 1 --set workers=0"
 
 
 def test_its_commands_and_its_python_run_in_their_order(
@@ -32,7 +33,9 @@ def test_its_commands_and_its_python_run_in_their_order(
     labelled.stripes(Path("labelled"), (12, 12, 12))
     labelled.stripes(Path("photos"), (4, 4, 4), seed=1)
     commands = [shlex.split(quick(line))[1:] for block in blocks("bash") for line in block.splitlines() if line]
-    assert len(commands) == 6
+    assert len(commands) == 7
+    monkeypatch.setattr(tuned_task, "FACTORS", (1.0,))
+    monkeypatch.setattr(tuned_task, "EPOCHS", 1.0)
     for command in commands:
         with pytest.raises(SystemExit) as left:
             main(command)
@@ -41,3 +44,4 @@ def test_its_commands_and_its_python_run_in_their_order(
         exec(quick(code), {})
     assert {path.name for path in Path("runs").iterdir()} == {"birds", "head", "adapters", "second"}
     assert Path("answers.csv").is_file()
+    assert len(list(Path("results/finetuned").iterdir())) == 2

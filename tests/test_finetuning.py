@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 import labelled
 import pictures
+from encoder_files import network
 from selfsight import api, config, load_encoder
 from selfsight.cli import main
 from selfsight.encoders import TorchEncoder
@@ -157,6 +158,21 @@ def test_with_freeze_the_backbone_stays_to_the_bit_and_the_head_learns(several: 
     assert changed == {"heads.image.weight", "heads.image.bias"}
     assert not any(key.startswith("optimizer.2.") for key in last)
     assert record(tmp_path / "run")["learns"] == "head"
+
+
+def test_batch_norm_keeps_the_statistics_that_an_encoder_brings_and_takes_new_ones_where_it_brings_none(
+    data: Path, tmp_path: Path
+) -> None:
+    torch.save(network("test_efficientnet").state_dict(), tmp_path / "ours.pt")
+    for name, spec in (("brought", f"file/{tmp_path}/ours.pt?arch=test_efficientnet&size=32"), ("none", CNN)):
+        tune(spec, data, tmp_path / name, epochs=1)
+        began, last = (load_file(tmp_path / name / file) for file in ("init.safetensors", "checkpoint/latest.safetensors"))
+        means = [key for key in began if key.endswith("running_mean")]
+        same = [torch.equal(began[key], last["student." + key.replace("backbone.", "backbone.net.", 1)]) for key in means]
+        assert means
+        assert all(same) if name == "brought" else not any(same)
+        weight = "backbone.bn1.weight"
+        assert not torch.equal(began[weight], last["student.backbone.net.bn1.weight"])
 
 
 # --- LoRA ------------------------------------------------------------------------------------------------------------

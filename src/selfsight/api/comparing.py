@@ -9,6 +9,7 @@ import numpy as np
 
 from selfsight import device as devices
 from selfsight.api.tolerance import tolerance
+from selfsight.api.tuned_task import FineTune
 from selfsight.api.watch import Silent, Watch
 from selfsight.comparison.gather import About, Machine
 from selfsight.comparison.labelfree import run_labelfree
@@ -50,14 +51,15 @@ def compare(
 
     Defaults: the incumbent is the first encoder, the tasks are knn and linear, the endpoint is linear top-1, the margin is one
     point. Without `test` a quarter of each class is held out and the split is written down. Labels are taken from `data`; where
-    it has none, maps, neighbours and advice on labelling are written instead. `images=False` keeps every picture and file name
-    out of the report. More unreadable images than `max_bad` percent of a part stop the work. Raises `InputError` before any work
-    for what is wrong.
+    it has none, maps, neighbours and advice on labelling are written instead. The task finetune trains every encoder whole, with
+    the same search, and keeps its runs in `out`/finetuned. `images=False` keeps every picture and file name out of the report.
+    More unreadable images than `max_bad` percent of a part stop the work. Raises `InputError` before any work for what is wrong.
     """
     watch = watch or Silent()
-    plan = make_plan(list(encoder), incumbent, list(tasks or TASKS), margin, seeds, seed)
-    source = open_source(data)
     bearing = tolerance(strict, max_bad)
+    on_images = {"finetune": FineTune(Path(out) / "finetuned", watch, bearing, workers)}
+    plan = make_plan(list(encoder), incumbent, list(tasks or TASKS), margin, seeds, seed, on_images)
+    source = open_source(data)
     machine = Machine(str(devices.resolve(device)), workers, batch_size, watch.say, watch.advance, bearing, max_pixels)
     folder = Path(out)
     about = About(title or Path(source.location).stem, tuple(notes), images)

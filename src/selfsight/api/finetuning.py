@@ -20,7 +20,7 @@ from selfsight.api.watch import Silent, Watch
 from selfsight.data.holdout import labels_of
 from selfsight.data.sources import BadImage, Data, first, open_source
 from selfsight.encoders import extract
-from selfsight.errors import ConfigError, InputError, WeightsError
+from selfsight.errors import ConfigError, InputError
 from selfsight.evaluate.heads import Head, fitted_head
 from selfsight.runs import RunFolder, write_text_atomic
 from selfsight.ssl import parallel
@@ -34,7 +34,7 @@ from selfsight.ssl.recipes.finetune import balanced
 from selfsight.ssl.settings import TrainSettings
 from selfsight.ssl.start import HEADS
 from selfsight.ssl.tuning import TuningSettings
-from selfsight.ssl.world import World
+from selfsight.ssl.world import BY_ITSELF, World
 
 
 def finetune(
@@ -117,14 +117,30 @@ def _begin(
     limit, seed = (value if isinstance(value, int) else None for value in (said.get("limit"), said.get("seed")))
     source = first(world.in_turn(lambda: open_source(data)), limit)
     parts = world.in_turn(lambda: parts_of(source, tuning, seed or 0))
+    return start_on(parts, folder, given, watch, world, anywhere(data), file, overrides, tuning.learns)
+
+
+def start_on(
+    parts: Parts,
+    folder: RunFolder,
+    given: dict[str, Any],
+    watch: Watch,
+    world: World = BY_ITSELF,
+    data: Any = None,
+    file: str | Path | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    learns: str = "all",
+) -> dict[str, Any]:
+    """A new run on images that are divided already; `data` is where they come from, if a resume is to divide them again."""
     handed = Handed()
     initial = world.in_turn(lambda: handed.initial(given["init"]))
     assert initial is not None
-    given["finetune"] = (given["finetune"] or {}) | _as_prepared(initial) | {"best_by": _measure(parts)}
+    initial.check_summary()
+    given["finetune"] = (given.get("finetune") or {}) | _as_brought(initial) | {"best_by": _measure(parts)}
     settings, derived, bad = world.first(
-        lambda: plan_training(parts.train, "finetune", None, given, file, overrides, world.cores, handed, tuning.learns)
+        lambda: plan_training(parts.train, "finetune", None, given, file, overrides, world.cores, handed, learns)
     )
-    settings = settings.model_copy(update={"data": anywhere(data), "strategy": "ddp"})
+    settings = settings.model_copy(update={"data": data or settings.data, "strategy": "ddp"})
     parallel.check(settings, world)
     head, unread = world.first(lambda: _head(initial, parts, settings, world.device(settings.device), watch))
     start = initial.tensors(settings) | {f"{HEADS}{IMAGE}.weight": head.weight, f"{HEADS}{IMAGE}.bias": head.bias}
@@ -145,10 +161,11 @@ def _merged(given: Mapping[str, Any], file: str | Path | None, over: Sequence[st
     return config.merge(config.merge(config.read_yaml(file) if file is not None else {}, told), tree)
 
 
-def _as_prepared(initial: Initial) -> dict[str, Any]:
-    """How the encoder cuts and resizes its pictures, as the validation part is judged."""
+def _as_brought(initial: Initial) -> dict[str, Any]:
+    """How the encoder cuts and resizes its pictures, as the validation part is judged; and whether it brings statistics."""
     prepare = initial.encoder.prepare
-    return {"crop": prepare.crop_pct, "interpolation": prepare.interpolation}
+    untrained = initial.spec.family == "random" or initial.spec.options.get("weights") == "init"
+    return {"norm": "batch" if untrained else "kept", "crop": prepare.crop_pct, "interpolation": prepare.interpolation}
 
 
 def _measure(parts: Parts) -> str:
@@ -176,13 +193,6 @@ def _head(initial: Initial, parts: Parts, settings: TrainSettings, on: torch.dev
     encoder = initial.encoder
     made = Preprocessing.of(settings)
     encoder.prepare, encoder.read, encoder.input_size = made.prepare, made.read, made.size
-    look = torch.randn(1, len(made.mean), made.size, made.size, generator=torch.Generator().manual_seed(0))
-    summary = encoder.tokens(look).summary
-    if encoder.feature_width != summary.shape[1] or not torch.allclose(encoder.encode(look), summary.float(), atol=1e-4):
-        raise WeightsError(
-            f"{initial.spec.text}: fine-tuning trains on what the network sums up by itself, not on pool={encoder.pool}; "
-            "leave pool out"
-        )
 
     def advance(done: int, total: int, remark: str) -> None:
         watch.advance("linear probe", done, total)
@@ -210,7 +220,7 @@ def _go_on(
     if before.finetune is None:
         raise InputError(f"{folder.path}: is no fine-tuning; go on with: selfsight train --out {folder.path} --resume")
     settings = continued(before, changes(given, file, overrides), folder)
-    resumed = can_go_on(folder)
+    can_go_on(folder)
     parallel.check(settings, world)
     source = first(world.in_turn(lambda: open_source(settings.data)), settings.limit)
     assert settings.finetune is not None
@@ -218,9 +228,17 @@ def _go_on(
     if len(parts.train) != settings.images:
         now = f"{len(parts.train)} training images now, {settings.images} when the run began"
         raise InputError(f"{settings.data}: holds {now}; start a new run")
-    start = None if resumed else saved_start(folder, settings)
     if said := world.first(lambda: record(before, settings, folder)):
         watch.say(said)
+    return go_on_with(settings, parts, folder, watch, world)
+
+
+def go_on_with(
+    settings: TrainSettings, parts: Parts, folder: RunFolder, watch: Watch, world: World = BY_ITSELF
+) -> dict[str, Any]:
+    """Take up a run from its last checkpoint, or from its start where it has none."""
+    resumed = can_go_on(folder)
+    start = None if resumed else saved_start(folder, settings)
     return _run(settings, parts, folder, watch, world, start, resume=resumed)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from selfsight.api.guiding import EncoderGuide
@@ -28,13 +29,13 @@ _LARGEST = 256
 class Initial:
     """An encoder as the beginning of a training; `WeightsError` for one that cannot be trained."""
 
-    def __init__(self, spec: str) -> None:
+    def __init__(self, spec: str, where: str = "--init") -> None:
         parsed = parse_spec(spec)
         if parsed.family == "onnx":
-            raise _no_backbone(spec, "an ONNX file holds a network that runs but cannot be trained")
+            raise _no_backbone(f"{where} {spec}", "an ONNX file holds a network that runs but cannot be trained")
         loaded: Encoder = load_encoder(spec)
         if not isinstance(loaded, TorchEncoder):
-            raise _no_backbone(spec, "it has no weights")
+            raise _no_backbone(f"{where} {spec}", "it has no weights")
         self.spec, self.encoder = parsed, loaded
         self.carried = carried(parsed) if parsed.family == RUNS else Carried("", {})
 
@@ -94,6 +95,17 @@ class Initial:
             own[f"{BACKBONE}pos_embed"] = embedding((size // patch, size // patch)).detach()
         return own | (self.carried.tensors if self.carried.objective == settings.objective.name else {})
 
+    def check_summary(self) -> None:
+        """`WeightsError` where its pool is another vector than the one that a training compares."""
+        made = self.encoder.prepare
+        look = torch.randn(1, len(made.mean), *made.shape, generator=torch.Generator().manual_seed(0))
+        summary = self.encoder.tokens(look).summary.float()
+        if self.encoder.feature_width != summary.shape[1] or not torch.allclose(self.encoder.encode(look), summary, atol=1e-4):
+            raise WeightsError(
+                f"{self.spec.text}: fine-tuning trains on what the network sums up by itself, not on pool={self.encoder.pool}; "
+                "leave pool out"
+            )
+
     def checked(self, settings: TrainSettings) -> Derived:
         """The line of the plan that says what the training begins with; `ConfigError` where its settings ask for another one."""
         if settings.backbone.name != self.name:
@@ -107,10 +119,8 @@ class Initial:
         return Derived("init", self.spec.absolute, "; ".join([self.encoder.weights, *told]))
 
 
-def _no_backbone(spec: str, why: str) -> WeightsError:
-    return WeightsError(
-        f"--init {spec}: {why}; expected runs/NAME, timm/NAME, file/PATH?arch=NAME, efficientnet-lite0 or random/NAME"
-    )
+def _no_backbone(asked: str, why: str) -> WeightsError:
+    return WeightsError(f"{asked}: {why}; expected runs/NAME, timm/NAME, file/PATH?arch=NAME, efficientnet-lite0 or random/NAME")
 
 
 def _positions_for(backbone: Backbone) -> int:

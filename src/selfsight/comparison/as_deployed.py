@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from selfsight.encoders import Encoder
 from selfsight.errors import DataError
-from selfsight.evaluate import TASKS, Predictions
+from selfsight.evaluate import Predictions
 
 NOTE = "compared as it is deployed: in every task its own head answers, and nothing is trained"
 
@@ -47,8 +47,8 @@ def columns(encoder: Encoder, classes: Sequence[str]) -> Columns:
     return np.array([place[name] for name in classes])
 
 
-def answers(scores: npt.NDArray[np.float32], places: Columns, tasks: Sequence[str]) -> Iterator[tuple[str, Predictions]]:
+def answers(scores: npt.NDArray[np.float32], places: Columns, primary: Mapping[str, str]) -> Iterator[tuple[str, Predictions]]:
     """(task, predictions): the same for every task, the class with the highest of the known scores [m, K]."""
     predicted = scores[:, places].argmax(1).astype(np.int64)
-    for task in tasks:
-        yield task, Predictions(TASKS[task].primary, predicted)
+    for task, metric in primary.items():
+        yield task, Predictions(metric, predicted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from selfsight import statistics
-from selfsight.evaluate import TASKS
 from selfsight.results import Comparison, Score
 
 
@@ -48,11 +47,10 @@ class Outcomes:
                     out.append(self._score(key, "balanced_accuracy", balanced, seed))
         return out
 
-    def comparisons(self, declared: Sequence[tuple[str, str]], tasks: Sequence[str]) -> list[Comparison]:
-        """The declared family: pairs (a, b) in the primary metric of each task, with Holm's correction over all of them."""
+    def comparisons(self, declared: Sequence[tuple[str, str]], primary: Mapping[str, str]) -> list[Comparison]:
+        """The declared family: pairs (a, b) in the `primary` metric of each task, with Holm's correction over all of them."""
         pairs = []
-        for task in tasks:
-            metric = TASKS[task].primary
+        for task, metric in primary.items():
             pairs += [self._pair(a, b, task, metric) for a, b in declared]
         adjusted = statistics.holm([pair.p for pair in pairs])
         return [pair.model_copy(update={"p_holm": p}) for pair, p in zip(pairs, adjusted, strict=True)]

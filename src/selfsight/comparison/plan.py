@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from selfsight.comparison.verdict import RULE
 from selfsight.encoders import Spec, parse_spec
 from selfsight.errors import ConfigError, nearest
-from selfsight.evaluate import TASKS
+from selfsight.evaluate import TASKS, ImageTask, Task
 from selfsight.results import Role
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Encoders in the order given, the tasks and the rule. `floors` are the encoders that learned nothing."""
+    """Encoders in the order given, the tasks and the rule. `floors` are the encoders that learned nothing; `on_images` are tasks
+    by name that train networks themselves."""
 
     encoders: tuple[str, ...]
     incumbent: str
@@ -23,6 +24,7 @@ class Plan:
     endpoint: str
     margin: float
     seeds: tuple[int, ...]
+    on_images: Mapping[str, ImageTask] = field(default_factory=dict)
 
     @property
     def others(self) -> list[str]:
@@ -36,7 +38,12 @@ class Plan:
 
     def seeds_of(self, task: str) -> tuple[int, ...]:
         """A task that draws nothing runs once."""
-        return self.seeds if TASKS[task].random else self.seeds[:1]
+        return self.seeds if _kind(task, self.on_images).random else self.seeds[:1]
+
+    @property
+    def primary(self) -> dict[str, str]:
+        """The metric of each task that takes part in the declared family."""
+        return {task: _kind(task, self.on_images).primary for task in self.tasks}
 
     def challenger(self, endpoint_scores: dict[str, float]) -> str:
         """The best other encoder at the endpoint that is no floor; the best floor where there are only floors."""
@@ -56,18 +63,31 @@ class Plan:
         return [
             f"incumbent: {self.incumbent}",
             "challenger: the best other encoder at the endpoint that is no floor (the best floor where there are only floors)",
-            f"endpoint: {self.endpoint} {TASKS[self.endpoint].primary}",
+            f"endpoint: {self.endpoint} {self.primary[self.endpoint]}",
             f"Rule with a margin of {self.margin:g} points: {RULE}",
             f"tasks: {', '.join(self.tasks)}; tasks that draw at random run under {seeds}",
             "intervals: percentile bootstrap, 10,000 resamples, 95 %; p: exact McNemar (of the first seed), by Holm over "
             f"{len(self.pairs) * len(self.tasks)} comparisons: the incumbent with each other encoder, and each run with its own "
-            "untrained copy, in " + " and ".join(f"{t} {TASKS[t].primary}" for t in self.tasks),
+            "untrained copy, in " + " and ".join(f"{t} {self.primary[t]}" for t in self.tasks),
             "no setting is tuned on test images",
         ]
 
 
-def make_plan(encoders: Sequence[str], incumbent: str | None, tasks: Sequence[str], margin: float, seeds: int, seed: int) -> Plan:
+def _kind(task: str, on_images: Mapping[str, ImageTask]) -> type[Task] | ImageTask:
+    return on_images[task] if task in on_images else TASKS[task]
+
+
+def make_plan(
+    encoders: Sequence[str],
+    incumbent: str | None,
+    tasks: Sequence[str],
+    margin: float,
+    seeds: int,
+    seed: int,
+    on_images: Mapping[str, ImageTask] | None = None,
+) -> Plan:
     """Check what was asked for and fill in the defaults."""
+    known = [*TASKS, *(on_images or {})]
     if len(encoders) < 2:
         raise ConfigError(f"--encoder: a comparison needs at least two encoders, got {len(encoders)}; the first is the incumbent")
     if len(set(encoders)) < len(encoders):
@@ -77,10 +97,10 @@ def make_plan(encoders: Sequence[str], incumbent: str | None, tasks: Sequence[st
     if first not in specs:
         raise ConfigError(f"--incumbent {first!r}: is not among the encoders. {nearest(first, encoders)}")
     for task in tasks:
-        if task not in TASKS:
-            raise ConfigError(f"--tasks: no task '{task}'. {nearest(task, TASKS)}")
+        if task not in known:
+            raise ConfigError(f"--tasks: no task '{task}'. {nearest(task, known)}")
     if not tasks:
-        raise ConfigError(f"--tasks: expected at least one of {', '.join(TASKS)}")
+        raise ConfigError(f"--tasks: expected at least one of {', '.join(known)}")
     if seeds < 1:
         raise ConfigError(f"--seeds: expected a whole number from 1, got {seeds}")
     if not margin >= 0:
@@ -93,6 +113,7 @@ def make_plan(encoders: Sequence[str], incumbent: str | None, tasks: Sequence[st
         endpoint="linear" if "linear" in tasks else tasks[0],
         margin=margin,
         seeds=tuple(range(seed, seed + seeds)),
+        on_images=on_images or {},
     )
 
 

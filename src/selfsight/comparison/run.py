@@ -15,9 +15,10 @@ from selfsight.comparison.outcomes import Key, Outcomes
 from selfsight.comparison.plan import Plan
 from selfsight.comparison.split import Parts
 from selfsight.comparison.verdict import decide
+from selfsight.data.sources import Source, Subset
 from selfsight.data.tolerance import listed
 from selfsight.encoders import parse_spec
-from selfsight.evaluate import TASKS, FeatureSet
+from selfsight.evaluate import TASKS, FeatureSet, ImageSet
 from selfsight.results import Comparison, DataRecord, Results
 
 _GALLERY = 24
@@ -28,6 +29,8 @@ def run_comparison(plan: Plan, parts: Parts, folder: Path, machine: Machine, abo
     folder.mkdir(parents=True, exist_ok=True)
     encoders = load_all(plan.encoders, machine)
     places = all_columns(encoders, parts.train.classes)
+    for task, spec in ((task, spec) for task in plan.tasks if task in plan.on_images for spec in encoders if spec not in places):
+        plan.on_images[task].check(spec)
     unreadable = folder / "bad_images.jsonl"
     with listed(unreadable):
         train, test = gather(encoders, parts.train, "training", machine), gather(encoders, parts.test, "test", machine)
@@ -35,10 +38,10 @@ def run_comparison(plan: Plan, parts: Parts, folder: Path, machine: Machine, abo
     spent = costs(plan.encoders, machine)
     outcomes = _evaluate(plan, parts, train, test, machine, places)
     scores = outcomes.scores()
-    metric = TASKS[plan.endpoint].primary
+    metric = plan.primary[plan.endpoint]
     ends = {e: float(outcomes.correct(Key(e, plan.endpoint, metric)).mean()) for e in plan.encoders}
     challenger = plan.challenger(ends)
-    comparisons = outcomes.comparisons(plan.pairs, plan.tasks)
+    comparisons = outcomes.comparisons(plan.pairs, plan.primary)
     by_spec = {c.encoder: c for c in spent}
     pair = next(c for c in comparisons if (c.a, c.b, c.task) == (plan.incumbent, challenger, plan.endpoint))
     found = Results(
@@ -65,27 +68,38 @@ def _evaluate(
     train_labels, test_labels = parts.train.labels[train.indices], parts.test.labels[test.indices]
     groups = None if parts.group_by is None else parts.train.groups(parts.group_by)[train.indices]
     test_groups = None if parts.group_by is None else parts.test.groups(parts.group_by)[test.indices]
+    taught, asked = Subset(parts.train, train.indices), _without_labels(Subset(parts.test, test.indices))
     outcomes = Outcomes([parts.test.keys[i] for i in test.indices], test_labels, test_groups, {})
     total = len(plan.encoders) * len(plan.tasks)
     done = 0
     for encoder in plan.encoders:
         if encoder in places:
-            for task, found in answers(test.vectors[encoder], places[encoder], plan.tasks):
-                by_seed = dict.fromkeys(plan.seeds_of(task), found.predicted)
-                outcomes.predicted[Key(encoder, task, found.metric)] = by_seed
+            for task, answered in answers(test.vectors[encoder], places[encoder], plan.primary):
+                by_seed = dict.fromkeys(plan.seeds_of(task), answered.predicted)
+                outcomes.predicted[Key(encoder, task, answered.metric)] = by_seed
             done += len(plan.tasks)
             continue
         features = FeatureSet(train.vectors[encoder], train_labels, test.vectors[encoder], len(parts.train.classes), groups)
+        images = ImageSet(encoder, taught, asked, parts.group_by)
         for task in plan.tasks:
             machine.advance(f"{task}, {encoder}", done, total)
             for seed in plan.seeds_of(task):
-                for metric, predicted, note in TASKS[task]().run(features, seed=seed, device=machine.device):
+                if task in plan.on_images:
+                    found = plan.on_images[task].run(images, seed=seed, device=machine.device)
+                else:
+                    found = TASKS[task]().run(features, seed=seed, device=machine.device)
+                for metric, predicted, note in found:
                     outcomes.predicted.setdefault(Key(encoder, task, metric), {})[seed] = predicted
                     if note:
                         machine.say(f"{task}, {encoder}, seed {seed}: {note}")
             done += 1
             machine.advance(f"{task}, {encoder}", done, total)
     return outcomes
+
+
+def _without_labels(source: Source) -> Source:
+    source.labels, source.label_sets, source.classes = None, None, ()
+    return source
 
 
 def _data_record(parts: Parts, train: Gathered, test: Gathered, bad: int, outcomes: Outcomes, about: About) -> DataRecord:

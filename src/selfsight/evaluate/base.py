@@ -10,6 +10,8 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from selfsight.data.sources import Source
+
 
 @dataclass(frozen=True)
 class FeatureSet:
@@ -23,6 +25,17 @@ class FeatureSet:
     test: npt.NDArray[np.float32]
     classes: int
     groups: npt.NDArray[np.str_] | None = None
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """What a task is given that trains the network itself: the spec of an encoder, `train` images with labels, and `test` images
+    without any. `group_by` names the column whose groups stay in one part, or is None."""
+
+    encoder: str
+    train: Source
+    test: Source
+    group_by: str | None = None
 
 
 class Predictions(NamedTuple):
@@ -42,3 +55,18 @@ class Task(ABC):
     @abstractmethod
     def run(self, features: FeatureSet, *, seed: int, device: str) -> Iterator[Predictions]:
         """Yield predictions for the test images. The test labels are not among the arguments: nothing can be tuned on them."""
+
+
+class ImageTask(ABC):
+    """A task on images instead of features, handed to a comparison by whoever knows how a network is trained."""
+
+    primary: ClassVar[str]
+    random: ClassVar[bool]
+
+    @abstractmethod
+    def check(self, encoder: str) -> None:
+        """`WeightsError` for an encoder that it cannot be done with, before any work."""
+
+    @abstractmethod
+    def run(self, images: ImageSet, *, seed: int, device: str) -> Iterator[Predictions]:
+        """Yield predictions for the test images, in their order."""

@@ -21,7 +21,11 @@ _NAME = "default"
 
 
 def limit_to(network: Network, tuning: TuningSettings) -> None:
-    """Let only that learn of a network which `tuning` says. A backbone that does not learn keeps its statistics of batch norm."""
+    """Let only that learn of a network which `tuning` says, and the statistics of batch norm stay if they are to."""
+    if tuning.norm == "kept":
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
     if tuning.learns == "all":
         return
     network.backbone.requires_grad_(False)

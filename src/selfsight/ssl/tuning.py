@@ -15,14 +15,17 @@ Measure = Literal["val_top1", "val_balanced_accuracy", "val_map"]
 class TuningSettings(Settings):
     """`learns` is the whole network, its new `head` alone, or beside it `adapters` of rank `lora`.
 
+    Batch norm goes on with the statistics that the encoder brings (`norm` kept): small batches would replace those of a long
+    training at once. `batch` takes those of each batch, for networks that bring none.
+
     The validation part is `validation`, a source of its own, or `share` of the images, whole groups of the column `group_by` if
     that is given; its pictures are cut to `crop` of their shorter side and resized by `interpolation`, as the encoder's were. The
-    weights that are best by the measure `best_by` are kept; without a better one for `patience` epochs the
-    training ends.
+    weights that are best by the measure `best_by` are kept; without better ones for `patience` epochs the training ends.
     """
 
     learns: Learns = "all"
     lora: int | None = Field(None, ge=1)
+    norm: Literal["kept", "batch"] = "kept"
     validation: str | None = None
     share: float = Field(0.2, gt=0, lt=1)
     group_by: str | None = None
