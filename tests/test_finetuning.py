@@ -365,7 +365,7 @@ def test_images_of_one_class_or_none_are_refused(several: Path, data: Path, tmp_
 @pytest.mark.parametrize(
     ("encoder", "message"),
     [
-        ("pixels", "--init pixels: it has no weights"),
+        ("pixels", "encoder pixels: it has no weights; expected runs/NAME"),
         (VIT + "&pool=mean", "fine-tuning trains on what the network sums up by itself, not on pool=mean; leave pool out"),
         (VIT + "&pool=cls+mean", "leave pool out"),
     ],

@@ -133,7 +133,7 @@ def start_on(
 ) -> dict[str, Any]:
     """A new run on images that are divided already; `data` is where they come from, if a resume is to divide them again."""
     handed = Handed()
-    initial = world.in_turn(lambda: handed.initial(given["init"]))
+    initial = world.in_turn(lambda: handed.initial(given["init"], "encoder"))
     assert initial is not None
     initial.check_summary()
     given["finetune"] = (given.get("finetune") or {}) | _as_brought(initial) | {"best_by": _measure(parts)}

@@ -136,13 +136,13 @@ class Handed:
         self._initial: dict[str, Initial] = {}
         self._guides: dict[str, EncoderGuide] = {}
 
-    def initial(self, spec: object) -> Initial | None:
-        """The encoder to start from, if there is one."""
+    def initial(self, spec: object, where: str = "--init") -> Initial | None:
+        """The encoder to start from, if there is one; `where` it was named."""
         if spec is None:
             return None
         spec = _named("init", spec)
         if spec not in self._initial:
-            found = Initial(spec)
+            found = Initial(spec, where)
             self._initial |= {spec: found, found.spec.absolute: found}
         return self._initial[spec]
 

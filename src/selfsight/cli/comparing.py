@@ -18,7 +18,7 @@ def compare(
     out: Annotated[Path, typer.Option(help="Results folder.", show_default=False)],
     test: Annotated[str | None, typer.Option(help="Test images; default: a quarter of each class.", show_default=False)] = None,
     incumbent: Annotated[str | None, typer.Option(help="The encoder in use today, if not the first.", show_default=False)] = None,
-    tasks: Annotated[str, typer.Option(help="Tasks, separated by commas.")] = "knn,linear",
+    tasks: Annotated[str, typer.Option(help="Tasks, separated by commas: knn, linear, finetune.")] = "knn,linear",
     seeds: Annotated[int, typer.Option(help="Repeats of tasks that draw at random.")] = 1,
     margin: Annotated[float, typer.Option(help="Points that a cheaper challenger may be worse.")] = 1.0,
     limit: Annotated[int | None, typer.Option(help="First N training images, N test images drawn.", show_default=False)] = None,
