@@ -215,6 +215,7 @@ class TestSpecs:
             (f"random/{VIT}?size=32x48&aspect=keep", "'aspect=keep' needs the shorter side alone, such as size=32"),
             (f"random/{VIT}?size=32x44", "must be a multiple of the patch, 8, got 44; 40 is one"),
             (f"random/{VIT}?size=32&aspect=keep&pool=patches", "has another length for every shape of picture"),
+            ("random/mvitv2_tiny", "random/mvitv2_tiny: the network does not take pictures of 224 px"),
             ("random/resnet5", "random/resnet5: backbone 'resnet5': timm has no such network. Did you mean 'resnet50'?"),
             ("runs/none", "runs/none: 'runs/none' is no run folder; expected one with config.yaml and teacher.safetensors"),
             ("onnx/none.onnx", "onnx/none.onnx: 'none.onnx' does not exist; expected an .onnx file"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
@@ -110,6 +111,21 @@ def test_weights_in_several_files(folder: Path, tmp_path: Path) -> None:
     assert "safetensors files" in parts.weights
     next(iter(sorted((tmp_path / "parts").glob("model-*.safetensors")))).unlink()
     assert "of its" in message(f"hf/{tmp_path / 'parts'}")
+
+
+def test_a_repository_in_the_layout_of_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net = timm.create_model("test_efficientnet", num_classes=5).eval()
+    timm.models.save_for_hf(net, str(tmp_path / "files"))
+    hub_repository(tmp_path / "hub", "org/cnn", tmp_path / "files")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    encoder = loaded("hf/org/cnn?size=64")
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = net.forward_head(net.forward_features(images), pre_logits=True)
+    torch.testing.assert_close(encoder.encode(images), expected, rtol=1e-4, atol=1e-5)
+    assert encoder.weights == f"org/cnn at {'a' * 12}"
+    assert encoder.prepare.interpolation == net.pretrained_cfg["interpolation"]
 
 
 class TestHub:

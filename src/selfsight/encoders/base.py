@@ -163,7 +163,7 @@ class TorchEncoder(Encoder):
         """What the network makes of a black picture; a `WeightsError` where it does not take the size."""
         try:
             return call(probe)
-        except (AssertionError, RuntimeError, ValueError) as error:
+        except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise WeightsError(f"{self.spec}: the network does not take pictures of {self.prepare.text} ({reason})") from None
 

@@ -1,4 +1,7 @@
-"""`hf/ORG/NAME`: ViTs in the layout of Hugging Face's transformers, from the hub, its cache, or a folder of the same files."""
+"""`hf/ORG/NAME`: ViTs in the layout of Hugging Face's transformers, from the hub, its cache, or a folder of the same files.
+
+Repositories in the layout of timm are taken too, whatever their network is.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from selfsight.encoders import architecture, checkpoint, hub, preprocess
+from selfsight.encoders import architecture, checkpoint, hub, preprocess, timm_local
 from selfsight.encoders.base import Encoder, TorchEncoder
 from selfsight.encoders.preprocess import Preprocess
 from selfsight.encoders.spec import Family, Spec
@@ -30,7 +33,11 @@ def load(spec: Spec) -> Encoder:
     config_file = files("config.json")
     if config_file is None:
         raise WeightsError(f"{spec.text}: there is no config.json; expected a repository or folder that transformers loads")
-    found = transformers_layouts.described(_read(config_file, spec.text), spec.text)
+    config = _read(config_file, spec.text)
+    if "model_type" not in config and "architecture" in config:
+        next(filter(None, map(files, (_WEIGHTS, _PICKLED))), None)  # into the cache, beside the config.json
+        return timm_local.from_folder(spec, config_file.parent, f"{spec.path}{_commit(config_file)}")
+    found = transformers_layouts.described(config, spec.text)
     prepare = architecture.preprocess_of(spec, _preprocess(files, found.settings.image_size, spec.text))
     backbone = transformers_layouts.build(found, spec.text)
     tensors, where_from = _tensors(files, spec.text)

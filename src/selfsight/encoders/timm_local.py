@@ -26,6 +26,11 @@ _FILES = ("model.safetensors", "pytorch_model.bin")
 def load(spec: Spec) -> Encoder:
     """The network, its preprocessing and, where selfsight wrote them, its name and pool. Asks no network."""
     folder = Path(spec.path.removeprefix(LOCAL))
+    return from_folder(spec, folder, f"timm folder {folder.resolve().name}")
+
+
+def from_folder(spec: Spec, folder: Path, weights: str) -> Encoder:
+    """The same from a folder that the spec does not name itself; `weights` says what it is."""
     path, told = _files(spec, folder)
     prepare = architecture.preprocess_of(spec, _usual(spec, told))
     net = _created(spec, folder, str(told["architecture"]), prepare.size)
@@ -35,7 +40,6 @@ def load(spec: Spec) -> Encoder:
     heads = architecture.classifier_of(net)
     fitted = state.fit(tensors, net.state_dict(), spec.text, settings.name, heads=heads, advice=advice)
     net.load_state_dict(fitted.tensors)
-    weights = f"timm folder {folder.resolve().name}"
     if "selfsight" in told:
         weights = f"{weights}: {told['selfsight'].get('weights', 'unknown')}"
     encoder = TorchEncoder(spec.text, wrap(net, settings), prepare, spec.options.get("pool", pool), weights)
@@ -77,10 +81,7 @@ def _created(spec: Spec, folder: Path, name: str, size: int) -> nn.Module:
             warnings.simplefilter("ignore")  # timm warns about its own deprecated aliases
             net: nn.Module = timm.create_model(f"{LOCAL}{folder}", num_classes=0)
             built = getattr(getattr(net, "patch_embed", None), "img_size", None)
-            if isinstance(net, VisionTransformer):
-                if net.dynamic_img_size:  # the adapter itself fits positions to pictures
-                    net = timm.create_model(f"{LOCAL}{folder}", num_classes=0, dynamic_img_size=False)
-            elif is_vit_name(name) and built is not None and built[0] != size:
+            if not isinstance(net, VisionTransformer) and is_vit_name(name) and built is not None and built[0] != size:
                 net = timm.create_model(f"{LOCAL}{folder}", num_classes=0, img_size=size)
     except (AssertionError, RuntimeError, TypeError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

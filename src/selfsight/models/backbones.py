@@ -64,10 +64,11 @@ def build_backbone(settings: BackboneSettings) -> Backbone:
 def wrap(net: nn.Module, settings: BackboneSettings) -> Backbone:
     """Put a timm network without classifier behind the adapter."""
     if isinstance(net, VisionTransformer):
-        net.patch_embed.strict_img_size = False
+        # The adapter itself fits positions to pictures, for which timm's own way has another layout.
+        net.patch_embed.strict_img_size, net.patch_embed.flatten, net.dynamic_img_size = False, True, False
         return ViT(net, settings)
     if isinstance(net, Eva):
         return RotaryViT(net, settings)
-    if getattr(net, "num_prefix_tokens", None) is not None and hasattr(net, "patch_embed"):
+    if getattr(net, "num_prefix_tokens", None) is not None and hasattr(getattr(net, "patch_embed", None), "patch_size"):
         return OtherTransformer(net, settings)
     return CNN(net, settings)
