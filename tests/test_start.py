@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 import pictures
 from encoder_files import network
 from selfsight import api, config, load_encoder
+from selfsight.api.starting import Initial
 from selfsight.errors import ConfigError, InputError, WeightsError
 from selfsight.ssl.settings import TrainSettings
 
@@ -52,6 +53,12 @@ class Plan(api.Silent):
 
     def on_plan(self, settings: TrainSettings, derived: Any, expected: Any) -> None:
         self.why = {row.key: row.why for row in derived}
+
+
+@pytest.mark.parametrize("options", ["size=16x32", "size=16&aspect=keep"])
+def test_pictures_that_are_not_square_cannot_be_trained_on(options: str) -> None:
+    with pytest.raises(WeightsError, match="trains on square views; leave 'aspect' and a width of its own out"):
+        Initial(f"random/vit_w32_d1_p8?{options}")
 
 
 def test_a_run_goes_on_in_a_new_one_with_its_heads_and_without_its_checkpoint(data: Path, first: Path, tmp_path: Path) -> None:

@@ -37,6 +37,10 @@ class Initial:
         if not isinstance(loaded, TorchEncoder):
             raise _no_backbone(f"{where} {spec}", "it has no weights")
         self.spec, self.encoder = parsed, loaded
+        if loaded.prepare.aspect == "keep" or loaded.prepare.width is not None:
+            raise WeightsError(
+                f"{where} {spec}: trains on square views; leave 'aspect' and a width of its own out, such as ?size=224"
+            )
         self.carried = carried(parsed) if parsed.family == RUNS else Carried("", {})
 
     @property

@@ -10,8 +10,9 @@ import torch
 
 from selfsight.encoders import hugging_face, lite0, onnx_file, pixels, run, timm_hub, torchvision_hub, untrained, weights_file
 from selfsight.encoders.base import Encoder, TorchEncoder
+from selfsight.encoders.family import Family
 from selfsight.encoders.features import Features, extract
-from selfsight.encoders.spec import Family, Spec, parse
+from selfsight.encoders.spec import Spec, parse
 
 FAMILIES: dict[str, Family] = {
     "runs": run.FAMILY,

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from selfsight.encoders import architecture, checkpoint, hub, preprocess, timm_local
 from selfsight.encoders.base import Encoder, TorchEncoder
+from selfsight.encoders.family import Family
 from selfsight.encoders.preprocess import Preprocess
-from selfsight.encoders.spec import Family, Spec
+from selfsight.encoders.spec import Spec
 from selfsight.errors import WeightsError
 from selfsight.models import transformers_layouts, transformers_names
 

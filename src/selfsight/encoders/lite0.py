@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from selfsight.encoders import architecture, deployed, preprocess
 from selfsight.encoders.base import Encoder, TorchEncoder
-from selfsight.encoders.spec import Family, Spec
+from selfsight.encoders.family import Family
+from selfsight.encoders.spec import Spec
 from selfsight.errors import WeightsError
 from selfsight.models.backbones import wrap
 

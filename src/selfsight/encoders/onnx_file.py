@@ -15,8 +15,9 @@ from torch import Tensor
 
 from selfsight.encoders import architecture, deployed, onnx_graph, preprocess
 from selfsight.encoders.base import Encoder, digest
+from selfsight.encoders.family import Family
 from selfsight.encoders.preprocess import Preprocess
-from selfsight.encoders.spec import Family, Spec
+from selfsight.encoders.spec import Spec
 from selfsight.encoders.weights_file import assumed
 from selfsight.errors import WeightsError
 

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from selfsight.encoders import preprocess
 from selfsight.encoders.base import Encoder, digest
+from selfsight.encoders.family import Family
 from selfsight.encoders.preprocess import Preprocess
-from selfsight.encoders.spec import Family, Spec
+from selfsight.encoders.spec import Spec
 from selfsight.errors import WeightsError
 
 

@@ -15,8 +15,9 @@ from selfsight.data.views import ViewSettings
 from selfsight.encoders import architecture, checkpoint, deployed, preprocess, state
 from selfsight.encoders.base import Encoder, TorchEncoder
 from selfsight.encoders.deployed import Head
+from selfsight.encoders.family import Family
 from selfsight.encoders.preprocess import Preprocess
-from selfsight.encoders.spec import Family, Spec
+from selfsight.encoders.spec import Spec
 from selfsight.encoders.untrained import born
 from selfsight.errors import ConfigError, WeightsError
 from selfsight.models.backbones import Backbone, BackboneSettings

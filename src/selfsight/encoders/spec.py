@@ -12,16 +12,13 @@ of a run folder is a spec too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Protocol
 
 from selfsight.errors import WeightsError, nearest
 from selfsight.runs import RunFolder
-
-if TYPE_CHECKING:
-    from selfsight.encoders.base import Encoder
 
 RUNS = "runs"
 LOCAL = "local-dir:"
@@ -76,15 +73,16 @@ class Spec:
         return f"{self.family}/{local}{Path(self.path.removeprefix(local)).absolute()}{question}{tail}"
 
 
-class Family(NamedTuple):
-    """How specs of one family look and load. `form` is its pattern: without a slash it takes no path."""
+class Known(Protocol):
+    """What is to be known of a family to read its specs."""
 
-    form: str
-    options: tuple[str, ...]
-    load: Callable[[Spec], Encoder]
+    @property
+    def form(self) -> str: ...
+    @property
+    def options(self) -> tuple[str, ...]: ...
 
 
-def parse(text: str, families: Mapping[str, Family]) -> Spec:
+def parse(text: str, families: Mapping[str, Known]) -> Spec:
     """The spec that `text` spells; a `WeightsError` names the family or option that would have been valid."""
     body, question, tail = text.partition("?")
     family, slash, path = body.partition("/")
@@ -102,7 +100,7 @@ def parse(text: str, families: Mapping[str, Family]) -> Spec:
     return Spec(text, family, path, options)
 
 
-def _path(text: str, known: Family, family: str, body: str, slash: str, path: str) -> str:
+def _path(text: str, known: Known, family: str, body: str, slash: str, path: str) -> str:
     takes_path = "/" in known.form
     if takes_path != bool(slash and path):
         what = "needs a path" if takes_path else "takes no path"
@@ -123,7 +121,7 @@ def _options(text: str, tail: str) -> dict[str, str]:
     return options
 
 
-def _unknown(text: str, body: str, family: str, families: Mapping[str, Family]) -> str:
+def _unknown(text: str, body: str, family: str, families: Mapping[str, Known]) -> str:
     if Path(body).is_dir():
         return f"{text}: is a folder but no run (it holds no config.yaml)"
     if Path(body).is_file():

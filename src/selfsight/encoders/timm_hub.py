@@ -14,7 +14,8 @@ from torch import nn
 
 from selfsight.encoders import architecture, hub, preprocess, timm_local
 from selfsight.encoders.base import Encoder, TorchEncoder
-from selfsight.encoders.spec import LOCAL, Family, Spec
+from selfsight.encoders.family import Family
+from selfsight.encoders.spec import LOCAL, Spec
 from selfsight.errors import WeightsError, nearest
 from selfsight.models.backbones import is_vit_name, wrap
 

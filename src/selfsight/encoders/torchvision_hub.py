@@ -11,8 +11,9 @@ import torchvision
 
 from selfsight.encoders import architecture, checkpoint, hub, preprocess, state
 from selfsight.encoders.base import Encoder, TorchEncoder
+from selfsight.encoders.family import Family
 from selfsight.encoders.preprocess import Preprocess
-from selfsight.encoders.spec import Family, Spec
+from selfsight.encoders.spec import Spec
 from selfsight.errors import WeightsError, nearest
 from selfsight.models.torchvision_cnns import PREFIX, names
 

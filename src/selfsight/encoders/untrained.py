@@ -6,7 +6,8 @@ import torch
 
 from selfsight.encoders import architecture
 from selfsight.encoders.base import Encoder, TorchEncoder
-from selfsight.encoders.spec import Family, Spec
+from selfsight.encoders.family import Family
+from selfsight.encoders.spec import Spec
 from selfsight.models.backbones import Backbone, BackboneSettings
 
 

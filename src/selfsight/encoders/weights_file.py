@@ -13,8 +13,9 @@ from torch import Tensor
 
 from selfsight.encoders import architecture, checkpoint, deployed, preprocess, state
 from selfsight.encoders.base import Encoder, TorchEncoder
+from selfsight.encoders.family import Family
 from selfsight.encoders.preprocess import Preprocess
-from selfsight.encoders.spec import Family, Spec
+from selfsight.encoders.spec import Spec
 from selfsight.errors import WeightsError
 from selfsight.models import published
 from selfsight.models.backbones import Backbone, is_vit_name
