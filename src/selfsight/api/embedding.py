@@ -88,8 +88,9 @@ def embed(
     filling = Filling(loaded, source, computing, parts, dtype, batch_size, _workers(workers, computing, source, batch_size))
     with listed(path.parent / "bad_images.jsonl"):
         filling.run(bearing, watch)
-    made, seconds = parts.rows - resumed, time.perf_counter() - start
+    made = parts.rows - resumed
     _finish(parts, source, _about(loaded, source, computing, dtype))
+    seconds = time.perf_counter() - start
     return {
         "images": resumed + made,
         "feature_width": loaded.feature_width,
