@@ -26,6 +26,7 @@ from selfsight.encoders.runtimes import Runtime, choose
 from selfsight.errors import ConfigError, InputError, nearest
 from selfsight.runs import append_jsonl, environment, remove_folder
 
+ENGINES = ("local", "ray")
 _LOOKED_AT = 8
 """Images on which a runtime is checked and measured."""
 _FEW = 2
@@ -44,6 +45,7 @@ def embed(
     dtype: str = "float32",
     runtime: str = "auto",
     precision: str = "float32",
+    engine: str = "local",
     strict: bool = False,
     max_bad: float = 5.0,
     max_pixels: int | None = None,
@@ -57,7 +59,8 @@ def embed(
 
     Until it is whole, the file is a folder `out.parts`. The same call goes on from there after an interruption of any kind; it
     raises `InputError` where encoder, data, `dtype` or runtime have changed. `runtime` is torch, onnx, compile or auto (see
-    `selfsight.encoders.runtimes.choose`); `precision` may be bfloat16 with torch.
+    `selfsight.encoders.runtimes.choose`); `precision` may be bfloat16 with torch. With `engine` ray the work is done by actors of
+    a cluster of Ray, `workers` of them, on CPUs and with torch.
 
     Returns a summary: images, feature_width, images_per_second (None where nothing was left to do), resumed (images of earlier
     calls), bad_images, runtime. Raises `Interrupted` on Ctrl-C and SIGTERM, once what is done is written.
@@ -65,6 +68,7 @@ def embed(
     watch = watch or Silent()
     path = _checked(Path(out), dtype)
     bearing = tolerance(strict, max_bad)
+    runtime, device = _of_engine(engine, runtime, precision, device)
     loaded = load_encoder(encoder)
     for note in loaded.notes:
         watch.say(f"{encoder}: {note}")
@@ -85,19 +89,26 @@ def embed(
     if parts.found:
         watch.say(f"{out}: goes on after {parts.samples} of {len(source)} images")
     resumed, start = parts.rows, time.perf_counter()
-    filling = Filling(loaded, source, computing, parts, dtype, batch_size, _workers(workers, computing, source, batch_size))
+    processes = max(1, workers or devices.cores()) if engine == "ray" else _workers(workers, computing, source, batch_size)
+    filling = Filling(loaded, source, computing, parts, dtype, batch_size, processes)
     with listed(path.parent / "bad_images.jsonl"):
-        filling.run(bearing, watch)
-    made = parts.rows - resumed
+        if engine == "ray":
+            filling.run_on_ray(bearing, watch, limit)
+        else:
+            filling.run(bearing, watch)
+    summary = _summary(parts, source, loaded, computing, resumed)
     _finish(parts, source, _about(loaded, source, computing, dtype))
-    seconds = time.perf_counter() - start
+    made = summary["images"] - resumed
+    return summary | {"images_per_second": made / (time.perf_counter() - start) if made else None}
+
+
+def _summary(parts: Parts, source: Source, encoder: Encoder, runtime: Runtime, resumed: int) -> dict[str, Any]:
     return {
-        "images": resumed + made,
-        "feature_width": loaded.feature_width,
-        "images_per_second": made / seconds if made else None,
+        "images": parts.rows,
+        "feature_width": encoder.feature_width,
         "resumed": resumed,
         "bad_images": len(source.rejected) + len(parts.bad),
-        "runtime": computing.about,
+        "runtime": runtime.about,
     }
 
 
@@ -107,6 +118,19 @@ def _checked(out: Path, dtype: str) -> Path:
     if dtype not in DTYPES:
         raise ConfigError(f"--dtype: no type '{dtype}'. {nearest(dtype, DTYPES)}")
     return out
+
+
+def _of_engine(engine: str, runtime: str, precision: str, device: str) -> tuple[str, str]:
+    """Runtime and device, as far as the engine leaves a choice."""
+    if engine not in ENGINES:
+        raise ConfigError(f"--engine: no engine '{engine}'. {nearest(engine, ENGINES)}")
+    if engine == "local":
+        return runtime, device
+    if runtime not in ("auto", "torch") or precision != "float32" or device not in ("auto", "cpu"):
+        raise ConfigError(
+            "--engine ray: its actors take runtime torch in float32 on the CPU; leave --runtime, --precision and --device out"
+        )
+    return "torch", "cpu"
 
 
 def _as_begun(runtime: str, manifest: Mapping[str, Any] | None, encoder: Encoder) -> str:

@@ -8,11 +8,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from selfsight.api.watch import Watch
-from selfsight.data.sources import Source
+from selfsight.data.sources import Source, absolute
 from selfsight.data.tolerance import Tolerance
-from selfsight.encoders import Encoder
+from selfsight.encoders import Encoder, parse_spec
 from selfsight.encoders.feature_file import Parts, encoded_part
 from selfsight.encoders.features import Stretch, stretches
+from selfsight.encoders.on_ray import Task, parts_on_ray
 from selfsight.encoders.runtimes import Runtime
 from selfsight.errors import Interrupted
 from selfsight.ssl.signals import Asked, Stop
@@ -51,8 +52,30 @@ class Filling:
                     self._close()
             except Asked as asked:
                 self._close()
-                told = f"stopped by {asked.name}: {self.parts.samples} of {total} images are done"
-                raise Interrupted(asked.number, told) from None
+                raise self._interrupted(asked) from None
+
+    def run_on_ray(self, bearing: Tolerance, watch: Watch, limit: int | None) -> None:
+        """The same by actors of Ray, `workers` of them; `limit` is that of the source. Parts are written as they come back."""
+        spec, data = parse_spec(self.encoder.spec).absolute, absolute(self.source.location)
+        task = Task(spec, data, limit, self.encoder.read, self.batch_size, self.dtype)
+        samples = max(1, PART_BYTES // (4 * self.encoder.feature_width) // self.batch_size) * self.batch_size
+        cuts = [
+            (start, min(stop, start + samples)) for first, stop in self.parts.missing for start in range(first, stop, samples)
+        ]
+        total = len(self.source)
+        with Stop() as stopping:
+            try:
+                for part in stopping.waiting(parts_on_ray(task, cuts, self.workers)) if cuts else ():
+                    self.parts.add(part.content, part.start)
+                    bearing.check(self.parts.bad, self.parts.samples, total, self.source.location)
+                    watch.advance(self.encoder.spec, self.parts.samples, total)
+                    stopping.check()
+            except Asked as asked:
+                raise self._interrupted(asked) from None
+
+    def _interrupted(self, asked: Asked) -> Interrupted:
+        done = f"{self.parts.samples} of {len(self.source)} images are done"
+        return Interrupted(asked.number, f"stopped by {asked.name}: {done}")
 
     def _stretches(self, start: int, stop: int) -> Generator[Stretch]:
         return stretches(
