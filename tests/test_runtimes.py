@@ -91,7 +91,7 @@ class AgainstTheMean(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.head = network, network.head
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.network(images)
@@ -103,7 +103,7 @@ class OnlyIfBright(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.head = network, network.head
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.network(images)

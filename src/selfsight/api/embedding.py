@@ -59,8 +59,7 @@ def embed(
 
     Until it is whole, the file is a folder `out.parts`. The same call goes on from there after an interruption of any kind; it
     raises `InputError` where encoder, data, `dtype` or runtime have changed. `runtime` is torch, onnx, compile or auto (see
-    `selfsight.encoders.runtimes.choose`); `precision` may be bfloat16 with torch. With `engine` ray the work is done by actors of
-    a cluster of Ray, `workers` of them, on CPUs and with torch.
+    `selfsight.encoders.runtimes.choose`); `precision` may be bfloat16 with torch. With `engine` ray `workers` actors do the work.
 
     Returns a summary: images, feature_width, images_per_second (None where nothing was left to do), resumed (images of earlier
     calls), bad_images, runtime. Raises `Interrupted` on Ctrl-C and SIGTERM, once what is done is written.
@@ -69,11 +68,7 @@ def embed(
     path = _checked(Path(out), dtype)
     bearing = tolerance(strict, max_bad)
     runtime, device = _of_engine(engine, runtime, precision, device)
-    loaded = load_encoder(encoder)
-    for note in loaded.notes:
-        watch.say(f"{encoder}: {note}")
-    if max_pixels is not None:
-        loaded.read = loaded.read.model_copy(update={"max_pixels": max_pixels})
+    loaded = _loaded(encoder, max_pixels, watch)
     source = first(open_source(data), limit)
     computing = choose(
         loaded,
@@ -92,14 +87,10 @@ def embed(
     processes = max(1, workers or devices.cores()) if engine == "ray" else _workers(workers, computing, source, batch_size)
     filling = Filling(loaded, source, computing, parts, dtype, batch_size, processes)
     with listed(path.parent / "bad_images.jsonl"):
-        if engine == "ray":
-            filling.run_on_ray(bearing, watch, limit)
-        else:
-            filling.run(bearing, watch)
+        filling.run_on_ray(bearing, watch, limit) if engine == "ray" else filling.run(bearing, watch)
     summary = _summary(parts, source, loaded, computing, resumed)
     _finish(parts, source, _about(loaded, source, computing, dtype))
-    made = summary["images"] - resumed
-    return summary | {"images_per_second": made / (time.perf_counter() - start) if made else None}
+    return summary | {"images_per_second": (summary["images"] - resumed) / (time.perf_counter() - start) or None}
 
 
 def _summary(parts: Parts, source: Source, encoder: Encoder, runtime: Runtime, resumed: int) -> dict[str, Any]:
@@ -110,6 +101,15 @@ def _summary(parts: Parts, source: Source, encoder: Encoder, runtime: Runtime, r
         "bad_images": len(source.rejected) + len(parts.bad),
         "runtime": runtime.about,
     }
+
+
+def _loaded(spec: str, max_pixels: int | None, watch: Watch) -> Encoder:
+    encoder = load_encoder(spec)
+    for note in encoder.notes:
+        watch.say(f"{spec}: {note}")
+    if max_pixels is not None:
+        encoder.read = encoder.read.model_copy(update={"max_pixels": max_pixels})
+    return encoder
 
 
 def _checked(out: Path, dtype: str) -> Path:
