@@ -75,6 +75,11 @@ def hub_repository(cache: Path, name: str, files: Path, commit: str = "a" * 40, 
     root = cache / f"models--{name.replace('/', '--')}"
     snapshot = root / "snapshots" / commit
     shutil.copytree(files, snapshot)
+    # What the hub said is not there is remembered as an empty file.
+    for name in ("preprocessor_config.json", "pytorch_model.bin", "model.safetensors.index.json"):
+        if not (files / name).exists():
+            (root / ".no_exist" / commit).mkdir(parents=True, exist_ok=True)
+            (root / ".no_exist" / commit / name).touch()
     (root / "refs").mkdir(exist_ok=True)
     (root / "refs" / revision).write_text(commit)
     return snapshot

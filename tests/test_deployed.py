@@ -50,6 +50,21 @@ def test_scores_are_those_of_the_whole_network(tmp_path: Path) -> None:
         assert not any(note.startswith("head set aside") for note in encoder.notes)
 
 
+@pytest.mark.parametrize("name", ["test_vit", "test_vit2", "test_vit3", "test_vit4", "eva02_tiny_patch14_224"])
+@torch.no_grad()
+def test_the_head_sits_on_what_the_network_itself_pools(tmp_path: Path, name: str) -> None:
+    """CLS, a mean with a norm behind it, a pool that was learnt."""
+    torch.manual_seed(0)
+    sizes = {"img_size": 56} if name.startswith("eva") else {}
+    net = timm.create_model(name, num_classes=3, **sizes).eval()
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    size = 56 if sizes else 160
+    encoder = load_encoder(f"file/{saved(tmp_path / 'h.pt', net)}?arch={name}&size={size}&pool=logits")
+    images = torch.rand(2, 3, size, size)
+    torch.testing.assert_close(encoder.encode(images), net(images), rtol=1e-3, atol=1e-3)
+
+
 @torch.no_grad()
 def test_a_head_on_cls_and_patches_finds_its_pool(tmp_path: Path) -> None:
     backbone = network(VIT).state_dict()
@@ -154,6 +169,11 @@ def test_files_without_a_head(tmp_path: Path, options: str, said: str) -> None:
 
 def test_names_and_widths_that_do_not_fit(tmp_path: Path) -> None:
     path = onnx_file(tmp_path / "a.onnx")
+    (tmp_path / "names.txt").write_bytes(b"\xff\xfe\xfd")
+    with pytest.raises(WeightsError, match=r"names\.txt' is no text file of class names"):
+        load_encoder(f"onnx/{path}?pool=logits&classes={tmp_path}/names.txt")
+    with pytest.raises(WeightsError, match="is no text file of class names"):
+        load_encoder(f"onnx/{path}?pool=logits&classes={'x' * 300}")
     with pytest.raises(WeightsError, match="the head gives 7 scores, so 7 different names belong there; 'classes' are 2"):
         load_encoder(f"onnx/{path}?pool=logits&classes=a,b")
     torch.save(network(VIT).state_dict() | {"head.weight": torch.zeros(2, 33)}, tmp_path / "b.pt")

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import timm
 import torch
 import torchvision
 from huggingface_hub import constants
+from onnx import numpy_helper
 from PIL import Image
 from safetensors.torch import save_file
 from timm.data import create_transform
@@ -167,6 +169,30 @@ class TestContract:
             load_encoder(spec(0) + ("&" if "?" in spec(0) else "?") + "sise=3")
 
 
+def test_the_fingerprint_follows_what_the_tensors_do_not_tell(tmp_path: Path) -> None:
+    """Heads, the epsilon of norms, and weights that an ONNX file keeps beside itself."""
+    torch.manual_seed(0)
+    save_file(
+        timm.create_model("vit_tiny_patch16_224", img_size=32, embed_dim=96, depth=1).state_dict(), tmp_path / "a.safetensors"
+    )
+    heads = [load_encoder(f"file/{tmp_path}/a.safetensors?arch=vit_w96_d1_p16_h{heads}&size=32") for heads in (3, 6)]
+    first, second = (str(transformers_folder(tmp_path / name, "dinov2")) for name in ("first", "second"))
+    config = Path(second) / "config.json"
+    config.write_text(config.read_text().replace('"layer_norm_eps": 1e-06', '"layer_norm_eps": 0.1'))
+    norms = [load_encoder(f"hf/{path}") for path in (first, second)]
+    assert len({encoder.fingerprint for encoder in [*heads, *norms]}) == 4
+    assert not torch.allclose(*(encoder.encode(torch.ones(1, 3, 32, 32)) for encoder in norms))
+    prints = set()
+    for scale in (1.0, 2.0):
+        model = onnx.load(onnx_file(tmp_path / "plain.onnx"))
+        kernel = numpy_helper.to_array(model.graph.initializer[0]) * np.float32(scale)
+        model.graph.initializer[0].CopyFrom(numpy_helper.from_array(kernel, "kernel"))
+        onnx.save_model(model, tmp_path / "out.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+        prints.add(load_encoder(f"onnx/{tmp_path}/out.onnx").fingerprint)
+        (tmp_path / "weights.bin").unlink()
+    assert len(prints) == 2
+
+
 class TestSpecs:
     def test_parts(self) -> None:
         spec = parse_spec("random/vit_tiny_patch16_224?pool=cls+mean&size=64")
@@ -239,6 +265,13 @@ class TestPreprocess:
         ours = Preprocess(64, crop_pct=crop, interpolation=interpolation)
         theirs = create_transform((3, 64, 64), interpolation=interpolation, mean=ours.mean, std=ours.std, crop_pct=crop)
         picture = pictures(1, size)[0]
+        torch.testing.assert_close(ours(picture), theirs(picture), rtol=0, atol=1e-6)
+
+    def test_a_squashed_picture_is_timms(self) -> None:
+        ours = Preprocess(64, crop_pct=0.8, aspect="squash")
+        told = {"mean": ours.mean, "std": ours.std, "crop_pct": 0.8, "crop_mode": "squash"}
+        theirs = create_transform((3, 64, 64), interpolation="bicubic", **told)
+        picture = pictures(1, (150, 70))[0]
         torch.testing.assert_close(ours(picture), theirs(picture), rtol=0, atol=1e-6)
 
     @pytest.mark.parametrize("size", [(48, 40), (333, 500), (1000, 256), (64, 96)])

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import AutoModel, BitImageProcessor, ViTImageProcessor
 
 from encoder_files import hub_repository, pictures, transformers_folder
 from selfsight.encoders import TorchEncoder, load_encoder, parse_spec
@@ -97,9 +99,24 @@ def test_the_preprocessor_is_followed(folder: Path, tmp_path: Path) -> None:
     assert (prepare.mean, prepare.std) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
     (path / "preprocessor_config.json").write_text(json.dumps(values | {"image_mean": [0.5]}))
     assert "preprocessor_config.json' cannot be understood" in message(f"hf/{path}")
-    # ViT's own pictures are squeezed into a square, of which the middle square is the nearest that keeps their shape.
-    (path / "preprocessor_config.json").write_text(json.dumps({"size": {"height": 32, "width": 32}}))
-    assert loaded(f"hf/{path}").prepare.crop_pct == 1.0
+    (path / "preprocessor_config.json").write_text(json.dumps({"do_normalize": False, "size": {"shortest_edge": 32}}))
+    assert loaded(f"hf/{path}").prepare.mean == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("processor", ["squashed", "cut"])
+def test_pictures_are_those_of_the_library_itself(folder: Path, tmp_path: Path, processor: str) -> None:
+    path = tmp_path / "model"
+    shutil.copytree(folder, path)
+    sizes = {"size": {"height": 32, "width": 32}} if processor == "squashed" else {
+        "size": {"shortest_edge": 40}, "do_center_crop": True, "crop_size": {"height": 32, "width": 32}
+    }  # fmt: skip
+    kind = ViTImageProcessor if processor == "squashed" else BitImageProcessor
+    theirs = kind(**sizes, image_mean=[0.5] * 3, image_std=[0.5] * 3, resample=3)
+    theirs.save_pretrained(path)
+    picture = pictures(1, (150, 70))[0].resize((151, 71))
+    ours = loaded(f"hf/{path}").prepare(picture)
+    expected = torch.from_numpy(np.asarray(theirs(picture, return_tensors="np")["pixel_values"][0]))
+    assert (ours - expected).abs().mean() < 0.01
 
 
 def test_weights_in_several_files(folder: Path, tmp_path: Path) -> None:
@@ -156,6 +173,12 @@ class TestHub:
         assert "and the model hub cannot be reached" in message("hf/org/other")
         assert "is neither a folder here nor a hub id such as facebook/dinov2-small" in message("hf/org/small/more")
 
+    def test_a_preprocessing_that_was_never_fetched_is_not_guessed(self, cache: Path) -> None:
+        shutil.rmtree(cache / "models--org--small" / ".no_exist")
+        said = message("hf/org/small")
+        assert "its preprocessor_config.json has not been fetched, and the model hub cannot be reached; fetch it once" in said
+        assert loaded("hf/org/small?size=24&mean=.5,.5,.5&std=.5,.5,.5").prepare.size == 24
+
     def test_hf_home_and_offline_mode_are_the_clients_own(self, folder: Path, tmp_path: Path) -> None:
         hub_repository(tmp_path / "home" / "hub", "org/small", folder)
         code = "from selfsight.encoders import load_encoder; print(load_encoder('hf/org/small').weights)"
@@ -173,6 +196,9 @@ class TestRefused:
         for file in folder.iterdir():
             (path / file.name).write_bytes(file.read_bytes())
         return path
+
+    def test_a_setting_that_is_none(self, copy: Path) -> None:
+        assert "describes no dinov2" in self.change(copy, layer_norm_eps=None)
 
     def change(self, path: Path, **values: Any) -> str:
         config = json.loads((path / "config.json").read_text()) | values

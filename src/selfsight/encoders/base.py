@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Self, TypeVar
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from selfsight.data.decode import DecodeSettings
 from selfsight.encoders import deployed
 from selfsight.encoders.deployed import Head
-from selfsight.encoders.pools import VECTORS, Pool, of_tokens, pools_of
+from selfsight.encoders.pools import VECTORS, Pool, of_tokens, own_pool, pools_of
 from selfsight.encoders.preprocess import Preprocess
 from selfsight.errors import WeightsError
 from selfsight.models.backbones import Backbone, Tokens
@@ -24,6 +24,7 @@ from selfsight.models.backbones import Backbone, Tokens
 T = TypeVar("T")
 _STRIDE = 32
 """Of the last stage of almost every CNN."""
+_WORKINGS = ("num_heads", "eps", "scale", "global_pool", "stride", "padding", "dilation", "groups", "window_size", "approximate")
 
 
 class Encoder(ABC):
@@ -112,19 +113,19 @@ class TorchEncoder(Encoder):
         # Depthwise convolutions on a CPU are a third faster with channels last.
         self._format = torch.channels_last if backbone.kind == "cnn" else torch.contiguous_format
         self.backbone.to(memory_format=self._format)
-        probe = torch.zeros(1, backbone.settings.channels, *prepare.shape)
-        known = pools_of(backbone, self._try(self.tokens, probe))
+        known = self._try(lambda: pools_of(backbone, self.tokens(self._black())))
         self.pools = tuple(known)
         if head is None:
-            self.pool = below = _checked_pool(spec, pool, self.pools)
+            self.pool = _checked_pool(spec, pool, self.pools)
+            below = known[self.pool]
         else:
             self.pool, self.classes = deployed.POOL, head.classes
-            below = _below(spec, head, {name: known[name](backbone, probe) for name in known if name in VECTORS})
-        self._shape = tuple(known[below](backbone, probe).shape[1:]) if head is None else (len(head.weight),)
+            below = self._below(head, known)
+        self._shape = tuple(below(backbone, self._black()).shape[1:]) if head is None else (len(head.weight),)
         if len(self._shape) > 1 and self.prepare.aspect == "keep" and self.pool != "registers":
             raise WeightsError(f"{spec}: 'pool={self.pool}' has another length for every shape of picture; leave 'aspect' out")
         self.feature_width = math.prod(self._shape)
-        self.network = Pooled(backbone, known[below], head).eval()
+        self.network = Pooled(backbone, below, head).eval()
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
@@ -135,7 +136,7 @@ class TorchEncoder(Encoder):
         settings = self.backbone.settings
         parts = (type(self.backbone).__name__, settings.name, settings.patch_size, self.prepare, self.pool)
         tensors = [*self.backbone.net.state_dict().items(), *self.network.head.state_dict().items()]
-        return digest(map(repr, (*parts, *self.classes)), tensors)
+        return digest([*map(repr, (*parts, *self.classes)), *_workings(self.backbone.net)], tensors)
 
     def tokens(self, images: Tensor) -> Tokens:
         """All named outputs, without gradients."""
@@ -159,23 +160,38 @@ class TorchEncoder(Encoder):
         self.network.to(device)
         return self
 
-    def _try(self, call: Callable[[Tensor], T], probe: Tensor) -> T:
+    def _black(self) -> Tensor:
+        """A black picture."""
+        return torch.zeros(1, self.backbone.settings.channels, *self.prepare.shape)
+
+    def _below(self, head: Head, known: Mapping[str, Pool]) -> Pool:
+        """The pool whose vectors the head takes: the network's own, then the default before others of its width."""
+        own = {"the network's own": own_pool} if head.own and self.kind == "vit" else {}
+        pools = own | {name: known[name] for name in known if name in VECTORS}
+        widths = {name: pool(self.backbone, self._black()).shape[1] for name, pool in pools.items()}
+        wanted = head.weight.shape[1]
+        for name, width in widths.items():
+            if width == wanted:
+                return pools[name]
+        said = ", ".join(f"{name} {width}" for name, width in widths.items() if name not in own)
+        raise WeightsError(f"{self.spec}: the head takes {wanted} numbers, and no pool gives as many ({said})")
+
+    def _try(self, call: Callable[[], T]) -> T:
         """What the network makes of a black picture; a `WeightsError` where it does not take the size."""
         try:
-            return call(probe)
+            return call()
         except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise WeightsError(f"{self.spec}: the network does not take pictures of {self.prepare.text} ({reason})") from None
 
 
-def _below(spec: str, head: Head, features: dict[str, Tensor]) -> str:
-    """The pool whose vectors the head takes, the default before others of its width."""
-    width = head.weight.shape[1]
-    for name, vectors in features.items():
-        if vectors.shape[1] == width:
-            return name
-    widths = ", ".join(f"{name} {vectors.shape[1]}" for name, vectors in features.items())
-    raise WeightsError(f"{spec}: the head takes {width} numbers, and no pool gives as many ({widths})")
+def _workings(net: nn.Module) -> list[str]:
+    """What a network does with its tensors, as far as these do not tell: kinds of modules, heads, epsilons, windows..."""
+    found = []
+    for name, module in net.named_modules():
+        told = {key: value for key in _WORKINGS if isinstance(value := getattr(module, key, None), int | float | str | tuple)}
+        found.append(f"{name} {type(module).__name__} {sorted(told.items())}")
+    return found
 
 
 def _in_whole_patches(spec: str, prepare: Preprocess, backbone: Backbone) -> Preprocess:

@@ -6,7 +6,7 @@ taken to be in the order of the data's classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,11 +20,15 @@ OPTIONS = ("classes",)
 
 
 class Head(NamedTuple):
-    """A linear classifier: `weight` [K, D], `bias` [K] or None, and the names of the K classes, if they are known."""
+    """A linear classifier: `weight` [K, D], `bias` [K] or None, and the names of the K classes, if they are known.
+
+    `own`: it sits on what the network itself pools, where timm or torchvision made both; else on the summary of a training here.
+    """
 
     weight: Tensor
     bias: Tensor | None
     classes: tuple[str, ...]
+    own: bool = True
 
     def layer(self) -> nn.Linear:
         """The head as a module, float32."""
@@ -56,13 +60,22 @@ def head_of(spec: Spec, found: Mapping[str, Tensor]) -> Head | None:
     return Head(weight, bias, class_names(spec, len(weight)))
 
 
+def _listed(spec: Spec, given: str) -> tuple[bool, Sequence[str]]:
+    """Whether the option names a file, and its names."""
+    try:
+        if "," not in given and Path(given).is_file():
+            return True, Path(given).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{spec.text}: '{given[:80]}' is no text file of class names ({error})") from None
+    return False, spec.names("classes")
+
+
 def class_names(spec: Spec, count: int) -> tuple[str, ...]:
     """The names that the spec gives to `count` scores, empty where it gives none."""
     given = spec.options.get("classes")
     if given is None:
         return ()
-    from_file = "," not in given and Path(given).is_file()
-    listed = Path(given).read_text(encoding="utf-8").splitlines() if from_file else spec.names("classes")
+    from_file, listed = _listed(spec, given)
     names = tuple(name.strip() for name in listed if name.strip())
     if len(names) != count or len(set(names)) != count:
         given = f"'{given}' has" if from_file else "'classes' are"

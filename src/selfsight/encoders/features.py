@@ -125,7 +125,7 @@ def extract(
 def key(encoder: Encoder, source: Source, runtime: Runtime | None = None) -> str:
     """Hex digest of the encoder, of a runtime other than torch's own, and of the keys and bytes of every sample in order."""
     other = f" {runtime.about}" if runtime is not None and runtime.about != Torch.name else ""
-    total = hashlib.blake2b(f"{FORMAT} {encoder.fingerprint}{other}".encode(), digest_size=20)
+    total = hashlib.blake2b(f"{FORMAT} {encoder.fingerprint} {encoder.read!r}{other}".encode(), digest_size=20)
     for index, name in enumerate(source.keys):
         try:
             content = hashlib.blake2b(source.image_bytes(index), digest_size=20).digest()

@@ -6,7 +6,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import _CACHED_NO_EXIST, constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -26,6 +26,11 @@ def cached(repository: str, name: str, revision: str | None = None) -> Path | No
     """A file of a repository that lies on this machine already; of a branch, the state that was last fetched."""
     found = try_to_load_from_cache(repository, name, revision=revision)
     return Path(found) if isinstance(found, str) else None
+
+
+def known_missing(repository: str, name: str, revision: str | None = None) -> bool:
+    """Whether the hub once said that the repository has no such file."""
+    return try_to_load_from_cache(repository, name, revision=revision) is _CACHED_NO_EXIST
 
 
 def fetched(repository: str, name: str, revision: str | None, where: str) -> Path | None:

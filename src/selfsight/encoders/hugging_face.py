@@ -21,6 +21,7 @@ from selfsight.errors import WeightsError
 from selfsight.models import transformers_layouts, transformers_names
 
 _WEIGHTS, _PICKLED, _PARTS = "model.safetensors", "pytorch_model.bin", "model.safetensors.index.json"
+_PREPARED = "preprocessor_config.json"
 _FILTERS = {2: "bilinear", 3: "bicubic"}
 """Pillow's numbers, which a preprocessor_config.json uses."""
 
@@ -39,7 +40,7 @@ def load(spec: Spec) -> Encoder:
         next(filter(None, map(files, (_WEIGHTS, _PICKLED))), None)  # into the cache, beside the config.json
         return timm_local.from_folder(spec, config_file.parent, f"{spec.path}{_commit(config_file)}")
     found = transformers_layouts.described(config, spec.text)
-    prepare = architecture.preprocess_of(spec, _preprocess(files, found.settings.image_size, spec.text))
+    prepare = architecture.preprocess_of(spec, _preprocess(files, found.settings.image_size, spec))
     backbone = transformers_layouts.build(found, spec.text)
     tensors, where_from = _tensors(files, spec.text)
     translated = transformers_names.to_timm(found.model_type, tensors, backbone.net, spec.text)
@@ -98,24 +99,45 @@ def _tensors(files: Files, where: str) -> tuple[dict[str, Tensor], str]:
     raise WeightsError(f"{where}: there are no weights; expected {_WEIGHTS}, {_PARTS} or {_PICKLED}")
 
 
-def _preprocess(files: Files, image_size: int, where: str) -> Preprocess:
+def _preprocess(files: Files, image_size: int, spec: Spec) -> Preprocess:
     """What the preprocessor_config.json says; without one, ImageNet's mean and deviation at the network's own size."""
-    path = files("preprocessor_config.json")
+    path = files(_PREPARED)
     if path is None:
+        _refuse_guesses(spec)
         return Preprocess(size=image_size, crop_pct=preprocess.plain_crop(image_size))
-    values = _read(path, where)
+    values = _read(path, spec.text)
     try:
-        short = _side(values.get("size"), image_size)
-        size = _side(values.get("crop_size"), short) if values.get("do_center_crop") else short
-        return Preprocess(
-            size=size,
-            mean=_triple(values.get("image_mean"), preprocess.IMAGENET_MEAN),
-            std=_triple(values.get("image_std"), preprocess.IMAGENET_STD),
-            crop_pct=min(1.0, size / short),
-            interpolation=_FILTERS.get(int(values.get("resample", 3)), "bicubic"),
+        return _as_told(values, image_size)
+    except (AttributeError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise WeightsError(f"{spec.text}: '{path}' cannot be understood ({error})") from None
+
+
+def _refuse_guesses(spec: Spec) -> None:
+    """A file that was never fetched may say something else than what would be assumed here."""
+    told = {"size", "mean", "std"} <= spec.options.keys()
+    if not told and not Path(spec.path).is_dir() and not hub.known_missing(spec.path, _PREPARED, spec.options.get("revision")):
+        raise WeightsError(
+            f"{spec.text}: its {_PREPARED} has not been fetched, and the model hub cannot be reached; fetch it once, or say how "
+            "pictures are prepared with ?size=...&mean=...&std=..."
         )
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise WeightsError(f"{where}: '{path}' cannot be understood ({error})") from None
+
+
+def _as_told(values: Mapping[str, Any], image_size: int) -> Preprocess:
+    """Shorter side and central square, or the whole picture pressed into a height and width."""
+    cropped = bool(values.get("do_center_crop"))
+    sides = values.get("size")
+    squashed = not cropped and isinstance(sides, Mapping) and "height" in sides
+    short = _side(sides, image_size)
+    size = _side(values.get("crop_size"), short) if cropped else short
+    plain = values.get("do_normalize") is False
+    return Preprocess(
+        size=size,
+        mean=(0.0, 0.0, 0.0) if plain else _triple(values.get("image_mean"), preprocess.IMAGENET_MEAN),
+        std=(1.0, 1.0, 1.0) if plain else _triple(values.get("image_std"), preprocess.IMAGENET_STD),
+        crop_pct=min(1.0, size / short),
+        interpolation=_FILTERS.get(int(values.get("resample", 3)), "bicubic"),
+        aspect="squash" if squashed else "square",
+    )
 
 
 def _side(value: Any, default: int) -> int:

@@ -197,12 +197,12 @@ def _read(path: Path, where: str) -> tuple[str, int, dict[str, str]]:
     """Hash, parameter count and producers; weights that lie in a file beside the graph count as part of it."""
     data = path.read_bytes()
     total = hashlib.blake2b(data, digest_size=20)
-    for part in sorted(path.parent.glob(f"{path.name}[._]data*")):
-        total.update(part.read_bytes())
     try:
-        parameters, producers = onnx_graph.facts(data)
+        parameters, producers, beside = onnx_graph.facts(data)
     except (ValueError, IndexError) as error:
         raise WeightsError(f"{where}: '{path}' is no whole ONNX file ({error})") from None
+    for name in sorted(beside):
+        total.update((path.parent / name).read_bytes())
     return total.hexdigest(), parameters, producers
 
 

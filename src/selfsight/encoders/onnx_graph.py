@@ -12,28 +12,31 @@ from typing import NamedTuple
 
 _GRAPH, _NODE, _INITIALIZER = 7, 1, 5  # ModelProto.graph, GraphProto.node, GraphProto.initializer
 _NODE_OUTPUT, _NODE_TYPE = 2, 4
-_DIMS, _DATA_TYPE = 1, 2
+_DIMS, _DATA_TYPE, _EXTERNAL = 1, 2, 13
 _FLOATS = (1, 10, 11, 16)  # TensorProto: float, float16, double, bfloat16
 
 
 class GraphFacts(NamedTuple):
-    """`parameters` counts the floating-point initializers; `producers` names the operator that makes each tensor."""
+    """`parameters` counts the floating-point initializers; `producers` names the operator that makes each tensor; `beside` are
+    the files in which initializers are kept outside of the graph."""
 
     parameters: int
     producers: dict[str, str]
+    beside: set[str]
 
 
 def facts(data: bytes) -> GraphFacts:
     """Facts of a serialized ModelProto; `ValueError` or `IndexError` where the bytes are none."""
-    parameters, producers = 0, {}
+    parameters, producers, beside = 0, {}, set()
     for graph in (value for number, value in _fields(memoryview(data)) if number == _GRAPH and isinstance(value, memoryview)):
         for number, value in _fields(graph):
             if number == _INITIALIZER and isinstance(value, memoryview):
                 parameters += _size(value)
+                beside |= _locations(value)
             elif number == _NODE and isinstance(value, memoryview):
                 outputs, operator = _node(value)
                 producers.update(dict.fromkeys(outputs, operator))
-    return GraphFacts(parameters, producers)
+    return GraphFacts(parameters, producers, beside)
 
 
 def _node(node: memoryview) -> tuple[list[str], str]:
@@ -44,6 +47,13 @@ def _node(node: memoryview) -> tuple[list[str], str]:
         elif number == _NODE_TYPE and isinstance(value, memoryview):
             operator = bytes(value).decode()
     return outputs, operator
+
+
+def _locations(tensor: memoryview) -> set[str]:
+    """The file that an initializer points to, if it does: TensorProto.external_data holds pairs of key and value."""
+    pairs = [dict(_fields(value)) for number, value in _fields(tensor) if number == _EXTERNAL and isinstance(value, memoryview)]
+    texts = [{number: bytes(text).decode() for number, text in pair.items() if isinstance(text, memoryview)} for pair in pairs]
+    return {pair[2] for pair in texts if pair.get(1) == "location" and 2 in pair}
 
 
 def _size(tensor: memoryview) -> int:

@@ -51,6 +51,16 @@ def of_tokens(tokens: Tokens, pool: str) -> Tensor | None:
     return parts.get(pool)
 
 
+def own_pool(backbone: Backbone, images: Tensor) -> Tensor:
+    """What a transformer of timm puts before its classifier: CLS, a mean or a pool that was learnt, normed as it does it."""
+    tokens: Tokens = backbone(images)
+    first = [] if tokens.cls is None else [tokens.cls[:, None]]
+    registers = [] if tokens.registers is None else [tokens.registers]
+    every = torch.cat([*first, *registers, tokens.patches], dim=1)
+    pooled: Tensor = backbone.net.forward_head(every, pre_logits=True)  # type: ignore[operator]
+    return pooled
+
+
 def _token_pool(name: str) -> Pool:
     def pool(backbone: Backbone, images: Tensor) -> Tensor:
         taken = of_tokens(backbone(images), name)

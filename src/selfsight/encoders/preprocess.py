@@ -22,6 +22,7 @@ Channels: TypeAlias = tuple[float, ...]
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 OPTIONS = ("size", "aspect", "mean", "std", "crop", "interpolation")
+_ASPECTS = ("square", "keep", "squash")
 _LEAST_SIDE = 8
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _LONGEST_ASPECT = 8
@@ -35,7 +36,8 @@ class Preprocess:
     the result is the same on every machine. Picklable, for the workers that load images.
 
     With a `width` of its own the picture is `size` high and `width` wide. With `aspect` keep the shorter side becomes `size` and
-    the longer one follows the picture, down to a whole number of `multiple` pixels; nothing more is cut away.
+    the longer one follows the picture, down to a whole number of `multiple` pixels; nothing more is cut away. With squash the
+    whole picture is pressed into the shape.
     """
 
     size: int = 224
@@ -57,6 +59,8 @@ class Preprocess:
         """What becomes of a picture, for people: `224 px`, `224 x 448 px` (height, width) or `224 px, aspect kept`."""
         if self.aspect == "keep":
             return f"{self.size} px, aspect kept"
+        if self.aspect == "squash":
+            return f"{self.size} px, squashed"
         return f"{self.size} px" if self.width is None else f"{self.size} x {self.width} px"
 
     def __call__(self, image: Picture) -> Tensor:
@@ -71,12 +75,14 @@ class Preprocess:
         return np.stack([np.asarray(self._cut(plane)) for plane in planes], axis=2).clip(0, 255)
 
     def _cut(self, image: Image.Image) -> Image.Image:
-        image = _without_far_ends(image)
+        image = image if self.aspect == "squash" else _without_far_ends(image)
         width, height = image.size
         wanted_height, wanted_width = self._wanted(height, width)
         crop = 1.0 if self.aspect == "keep" else self.crop_pct
         box_height, box_width = math.floor(wanted_height / crop), math.floor(wanted_width / crop)
-        if width * box_height <= height * box_width:
+        if self.aspect == "squash":
+            width, height = box_width, box_height
+        elif width * box_height <= height * box_width:
             width, height = box_width, int(box_width * height / width)
         else:
             width, height = int(box_height * width / height), box_height
@@ -105,6 +111,7 @@ def from_timm(config: Mapping[str, Any]) -> Preprocess:
         std=tuple(float(value) for value in config["std"]),
         crop_pct=float(config.get("crop_pct") or 0.875),
         interpolation=interpolation if interpolation in _FILTERS else "bicubic",
+        aspect="squash" if config.get("crop_mode") == "squash" else "square",
     )
 
 
@@ -116,7 +123,7 @@ def plain_crop(size: int) -> float:
 def with_options(default: Preprocess, spec: Spec) -> Preprocess:
     """`default` with the options `size`, `aspect`, `mean`, `std`, `crop` and `interpolation` of the spec laid on it."""
     height, width = _sides(spec, default)
-    aspect = spec.choice("aspect", (default.aspect, *(kind for kind in ("square", "keep") if kind != default.aspect)))
+    aspect = spec.choice("aspect", (default.aspect, *(kind for kind in _ASPECTS if kind != default.aspect)))
     if aspect == "keep" and width is not None:
         raise WeightsError(f"{spec.text}: 'aspect=keep' needs the shorter side alone, such as size={height}")
     return replace(
@@ -135,7 +142,7 @@ def _sides(spec: Spec, default: Preprocess) -> tuple[int, int | None]:
     """Height, and the width where `size` names one, as in `224x448`."""
     height, by, width = spec.options.get("size", "").partition("x")
     if not by:
-        return spec.number("size", default.size, least=_LEAST_SIDE), default.width
+        return spec.number("size", default.size, least=_LEAST_SIDE), None if "size" in spec.options else default.width
     if not (height.isdecimal() and width.isdecimal() and min(int(height), int(width)) >= _LEAST_SIDE):
         raise WeightsError(
             f"{spec.text}: 'size' must be a whole number from {_LEAST_SIDE}, or height x width such as 224x448; "

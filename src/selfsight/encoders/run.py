@@ -71,8 +71,11 @@ def _deployed(spec: Spec, run: RunFolder) -> Head | None:
     found = {key: tensor for key, tensor in carried(spec).tensors.items() if key.startswith(_CLASSIFIER)}
     head = deployed.head_of(spec, found)
     assert head is not None
-    names = json.loads(run.classifier.read_text(encoding="utf-8"))["classes"]
-    return head if head.classes else head._replace(classes=tuple(names))
+    try:
+        names = tuple(map(str, json.loads(run.classifier.read_text(encoding="utf-8"))["classes"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{spec.text}: '{run.classifier}' is damaged ({error!r}); finish the fine-tuning again") from None
+    return head._replace(classes=head.classes or names, own=False)
 
 
 def _configured(spec: Spec, run: RunFolder) -> tuple[BackboneSettings, ViewSettings, int]:

@@ -50,6 +50,7 @@ def load(spec: Spec) -> Encoder:
     official = told is not None and (told.family != "dino" or "arch" not in spec.options)
     prepare = architecture.preprocess_of(spec, _published(backbone) if official else _usual(backbone))
     head = deployed.head_of(spec, fitted.head)
+    head = head._replace(own=False) if head is not None and official else head
     encoder = TorchEncoder(spec.text, backbone, prepare, spec.options.get("pool"), f"file {path.name}, as {arch}", head)
     kept = [note for note in fitted.notes if head is None or not note.startswith("head set aside")]
     encoder.notes += [*_network(spec, told, arch), *notes, *kept, *([] if official else assumed(spec))]

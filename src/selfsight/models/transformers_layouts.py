@@ -50,10 +50,10 @@ def described(config: Mapping[str, Any], where: str) -> Described:
         if key in values and values[key] != known_value:
             raise WeightsError(f"{where}: '{key}' is {values[key]!r}; a {model_type} is known here with {known_value!r}")
     try:
-        settings = _settings(model_type, values)
+        settings, epsilon = _settings(model_type, values), float(values["layer_norm_eps"])
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise WeightsError(f"{where}: its config.json describes no {model_type} ({error})") from None
-    return Described(model_type, settings, float(values["layer_norm_eps"]))
+    return Described(model_type, settings, epsilon)
 
 
 def build(found: Described, where: str) -> Backbone:

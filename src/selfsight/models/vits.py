@@ -27,7 +27,8 @@ class Transformer(Backbone):
 
     @property
     def patch_size(self) -> int:
-        return int(self.net.patch_embed.patch_size[0])  # type: ignore[union-attr,index]
+        side: Any = self.net.patch_embed.patch_size  # type: ignore[union-attr]
+        return int(side if isinstance(side, int) else side[0])
 
     @property
     def depth(self) -> int:

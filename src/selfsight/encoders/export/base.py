@@ -110,7 +110,8 @@ def refuse_what_folders_lack(encoder: TorchEncoder, library: str) -> None:
 
 def refuse_other_shapes(encoder: TorchEncoder, library: str) -> None:
     """What is saved for pictures of one square size is not what an encoder of other pictures sees."""
-    if encoder.prepare.width is not None or encoder.prepare.aspect != "square":
+    held = ("square", "squash") if library == "timm" else ("square",)
+    if encoder.prepare.width is not None or encoder.prepare.aspect not in held:
         raise WeightsError(
             f"{encoder.spec}: {library} keeps the preprocessing of square pictures alone, and this encoder takes "
             f"{encoder.prepare.text}; take a square size, such as size={encoder.input_size}, or export it --to onnx"

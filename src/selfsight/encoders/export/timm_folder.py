@@ -86,7 +86,7 @@ def _pretrained(encoder: TorchEncoder) -> dict[str, Any]:
         "input_size": [encoder.backbone.settings.channels, encoder.input_size, encoder.input_size],
         "interpolation": prepare.interpolation,
         "crop_pct": prepare.crop_pct,
-        "crop_mode": "center",
+        "crop_mode": "squash" if prepare.aspect == "squash" else "center",
         "mean": list(prepare.mean),
         "std": list(prepare.std),
         "num_classes": 0,
