@@ -136,8 +136,15 @@ def test_a_fine_tuned_run_answers_as_predict_does(tmp_path: Path) -> None:
     scores = extract(encoder, source, device="cpu", cache=False).vectors
     assert encoder.classes == source.classes
     assert [encoder.classes[k] for k in scores.argmax(1)] == [row["predicted"] for row in rows]
-    found = api.compare(data, [spec, "pixels"], tmp_path / "out", tasks=["knn"])
-    assert found.data.n_test
+    held = labelled.stripes(tmp_path / "held", (4, 4))
+    found = api.compare(data, [spec, "pixels"], tmp_path / "out", test=held, tasks=["knn"])
+    assert found.data.n_test == 8
+    with pytest.raises(DataError, match=r"has learnt the labels of .*stripes, and the test images are among them; give --test"):
+        api.compare(data, [spec, "pixels"], tmp_path / "own", tasks=["knn"])
+    with pytest.raises(DataError, match="has learnt the labels of"):
+        api.compare(held, [str(run), "pixels"], tmp_path / "own", test=data / "across", tasks=["knn"])
+    with pytest.raises(DataError, match="is the training images or within them"):
+        api.finetune(CNN_SPEC, data, tmp_path / "again", validation=data, device="cpu")
     with pytest.raises(WeightsError, match="'pool=logits' needs a classifier, and the run has none; make one with finetune"):
         load_encoder(f"{run_folder(tmp_path / 'birds')}?pool=logits")
 

@@ -26,6 +26,8 @@ from selfsight.cli import main
 from selfsight.data.sources import Source, open_source
 from selfsight.data.windows import image_windows
 from selfsight.encoders import extract, feature_file, load_encoder
+from selfsight.encoders.feature_file import Parts, encoded_part
+from selfsight.encoders.features import Stretch
 from selfsight.errors import DataError, InputError, SelfsightError
 from selfsight.runs import read_jsonl
 
@@ -136,6 +138,30 @@ def test_a_full_disk_at_the_end_costs_nothing(images: Path, uninterrupted: pa.Ta
     summary = api.embed(VIT, images, out, batch_size=4)
     assert (summary["resumed"], summary["images_per_second"]) == (47, None)
     assert pq.read_table(out).equals(uninterrupted)
+
+
+def test_parts_without_a_manifest_are_begun_anew_and_a_lost_row_is_noticed(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "f.parquet"
+    (tmp_path / "f.parquet.parts").mkdir()
+    (tmp_path / "f.parquet.parts" / "000000000000.parquet").write_bytes(b"of somebody")
+    source = open_source(images)
+    parts = Parts(out, {"encoder": "x"}, 2)
+    stretch = Stretch(0, 2, np.arange(2), np.zeros((2, 3), np.float32), [])
+    parts.add(encoded_part([stretch], source, 3, "float32"), 0)
+    assert (parts.folder / "manifest.json").is_file()
+    (parts.folder / "000000000000.parquet").write_bytes(
+        encoded_part([Stretch(0, 1, np.arange(1), np.zeros((1, 3), np.float32), [])], source, 3, "float32")
+    )
+    with pytest.raises(SelfsightError, match="holds 1 rows, 2 were written; is another embed at work there"):
+        parts.join({})
+    assert not out.exists()
+
+
+def test_a_folder_in_the_place_of_the_file_is_told_at_once(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "dir.parquet").mkdir()
+    with pytest.raises(InputError, match="is a folder; expected a file to write"):
+        api.embed("pixels", images, tmp_path / "dir.parquet")
+    assert not (tmp_path / "dir.parquet.parts").exists()
 
 
 def test_a_damaged_part_is_computed_again(

@@ -32,6 +32,7 @@ def test_its_commands_and_its_python_run_in_their_order(
     monkeypatch.chdir(tmp_path)
     labelled.stripes(Path("labelled"), (12, 12, 12))
     labelled.stripes(Path("photos"), (4, 4, 4), seed=1)
+    labelled.stripes(Path("holdout"), (4, 4, 4), seed=2)
     commands = [shlex.split(quick(line))[1:] for block in blocks("bash") for line in block.splitlines() if line]
     assert len(commands) == 7
     monkeypatch.setattr(tuned_task, "FACTORS", (1.0,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,15 @@ def test_lists_of_labels_are_learnt_and_predicted(several: Path, tmp_path: Path)
     for row, predicted in enumerate(table["predicted"]):
         assert predicted == [name for name in ("blue", "green", "red") if table[f"p_{name}"][row] > 0.5]
         assert table["probability"][row] == max(table[f"p_{name}"][row] for name in ("blue", "green", "red"))
+    one_each = tmp_path / "one_each"
+    for name in ("blue", "green", "red"):
+        (one_each / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16), name).save(one_each / name / "0.png")
+    watch = Watching()
+    found = api.predict(out, one_each, tmp_path / "one.csv", device="cpu", watch=watch)
+    assert "accuracy" not in found
+    assert "label" not in (tmp_path / "one.csv").read_text().splitlines()[0].split(",")
+    assert any("has one label an image or lists of them, unlike the classifier" in said for said in watch.said)
     api.predict(out, several, tmp_path / "answers.csv", device="cpu")
     with (tmp_path / "answers.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -340,8 +350,9 @@ def test_a_validation_set_of_its_own_and_groups_that_stay_whole(tmp_path: Path) 
     other = pictures.parquet(tmp_path / "other.parquet", 12, classes=2, seed=5)
     tune("random/vit_w32_d1_p8?size=32", table, tmp_path / "own", epochs=1, validation=other)
     assert record(tmp_path / "own")["images"] == {"train": 40, "validation": 12}
-    with pytest.raises(DataError, match=r"--validation .*train.parquet: 8 groups of 'patient' also train, first 'group 0'"):
-        tune("random/vit_w32_d1_p8?size=32", table, tmp_path / "both", validation=table, group_by="patient")
+    shutil.copy(table, tmp_path / "copy.parquet")
+    with pytest.raises(DataError, match=r"--validation .*copy.parquet: 8 groups of 'patient' also train, first 'group 0'"):
+        tune("random/vit_w32_d1_p8?size=32", table, tmp_path / "both", validation=tmp_path / "copy.parquet", group_by="patient")
 
 
 # --- wrong input -----------------------------------------------------------------------------------------------------

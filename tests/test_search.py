@@ -73,6 +73,15 @@ def cosines(embedded: Path) -> tuple[list[str], list[str], np.ndarray]:
 # --- neighbours -----------------------------------------------------------------------------------------------------
 
 
+def test_a_folder_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    data = pictures.folder(tmp_path / "photos", 4, labelled=False)
+    (tmp_path / "proj").mkdir()
+    (tmp_path / "proj" / "index.json").write_text('{"name": "my project"}')
+    with pytest.raises(DataError, match=r"its index\.json is not one of selfsight search; give another folder"):
+        selfsight.search("pixels", data, ["0000.png"], index=tmp_path / "proj")
+    assert (tmp_path / "proj" / "index.json").read_text() == '{"name": "my project"}'
+
+
 def test_a_key_finds_the_others_by_falling_cosine_and_never_itself(photos: Path, embedded: Path) -> None:
     keys, labels, cosine = cosines(embedded)
     found = selfsight.search("pixels", photos, [keys[5], keys[0]], k=4)

@@ -13,6 +13,7 @@ import pictures
 from objective_cases import CASES
 from selfsight import api, config
 from selfsight.cli import main
+from selfsight.errors import DataError
 from selfsight.ssl.batch import Batch
 from selfsight.ssl.network import Seen
 from selfsight.ssl.objectives.supervised import Supervised, SupervisedSettings
@@ -102,7 +103,11 @@ def test_vit_and_cnn_with_labels_and_without_are_compared(labelled: Path, tmp_pa
             done = api.train(labelled, out, recipe=recipe, backbone=backbone, epochs=2, device="cpu", set=QUICK)
             assert math.isfinite(done["loss"])
             encoders.append(str(out))
-    results = api.compare(labelled, encoders, tmp_path / "results", tasks=["knn"], device="cpu")
+    with pytest.raises(DataError, match=r"has learnt the labels of .*, and the test images are among them; give --test images"):
+        api.compare(labelled, encoders, tmp_path / "results", tasks=["knn"], device="cpu")
+    assert not (tmp_path / "results").exists()
+    held = pictures.folder(tmp_path / "held", 24, classes=len(list(labelled.iterdir())), seed=1)
+    results = api.compare(labelled, encoders, tmp_path / "results", test=held, tasks=["knn"], device="cpu")
     assert [encoder.spec for encoder in results.encoders] == encoders
     assert {score.encoder for score in results.scores} == set(encoders)
     assert results.verdict is not None

@@ -15,6 +15,7 @@ from selfsight.comparison.gather import About, Machine
 from selfsight.comparison.labelfree import run_labelfree
 from selfsight.comparison.plan import make_plan
 from selfsight.comparison.run import run_comparison
+from selfsight.comparison.seen import refuse_seen
 from selfsight.comparison.split import split
 from selfsight.data.sources import Source, Subset, first, open_source
 from selfsight.errors import DataError
@@ -62,7 +63,11 @@ def compare(
     source = open_source(data)
     machine = Machine(str(devices.resolve(device)), workers, batch_size, watch.say, watch.advance, bearing, max_pixels)
     folder = Path(out)
+    lists = ("the images have lists of labels, which are not compared yet: they count as images without labels",)
+    notes = (*notes, *(lists if source.label_sets is not None else ()))
     about = About(title or Path(source.location).stem, tuple(notes), images)
+    for note in lists if source.label_sets is not None else ():
+        watch.say(f"{data}: {note}")
     if source.labels is None:
         if test is not None:
             raise DataError(f"{data}: has no labels, so --test has nothing to judge; expected a sub-folder for each class")
@@ -74,6 +79,7 @@ def compare(
         results = run_labelfree(plan, first(source, limit), folder, machine, about)
     else:
         _check_classes(source, watch)
+        refuse_seen(plan.encoders, str(data if test is None else test))
         parts = split(source, None if test is None else str(test), limit=limit, group_by=group_by, seed=seed)
         results = run_comparison(plan, parts, folder, machine, about)
     render(folder, images=images)

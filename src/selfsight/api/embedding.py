@@ -115,6 +115,8 @@ def _loaded(spec: str, max_pixels: int | None, watch: Watch) -> Encoder:
 def _checked(out: Path, dtype: str) -> Path:
     if out.suffix != ".parquet":
         raise InputError(f"--out {out}: expected a file that ends in .parquet")
+    if out.is_dir() or out.parent.is_file():
+        raise InputError(f"--out {out}: {'is a folder' if out.is_dir() else f'{out.parent} is a file'}; expected a file to write")
     if dtype not in DTYPES:
         raise ConfigError(f"--dtype: no type '{dtype}'. {nearest(dtype, DTYPES)}")
     return out
@@ -187,6 +189,7 @@ def _about(encoder: Encoder, source: Source, runtime: Runtime, dtype: str) -> di
         "input_size": encoder.input_size,
         "feature_width": encoder.feature_width,
         "feature_shape": list(encoder.feature_shape),
+        "scores_of": list(encoder.classes),
         "preprocessing": dataclasses.asdict(encoder.prepare),
         "read": encoder.read.model_dump(mode="json"),
         "fingerprint": encoder.fingerprint,

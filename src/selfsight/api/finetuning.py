@@ -116,8 +116,10 @@ def _begin(
     tuning = config.build(TuningSettings, said.get("finetune") or {}, "finetune")
     limit, seed = (value if isinstance(value, int) else None for value in (said.get("limit"), said.get("seed")))
     source = first(world.in_turn(lambda: open_source(data)), limit)
-    parts = world.in_turn(lambda: parts_of(source, tuning, seed or 0))
-    return start_on(parts, folder, given, watch, world, anywhere(data), file, overrides, tuning.learns)
+    seen_as = anywhere(data)
+    places = [seen_as] if isinstance(seen_as, str) else list(seen_as)
+    parts = world.in_turn(lambda: parts_of(source, tuning, seed or 0, places))
+    return start_on(parts, folder, given, watch, world, seen_as, file, overrides, tuning.learns)
 
 
 def start_on(
@@ -150,7 +152,7 @@ def start_on(
     watch.on_plan(settings, [*_also(settings, probed), *(row for row in derived if row.key != "init")], expected)
     for note in (*(f"{initial.spec.text}: {note}" for note in initial.notes), *parts.notes):
         watch.say(note)
-    world.first(lambda: begin(folder, [*bad, *unread]))
+    world.first(lambda: begin(folder, list({image.key: image for image in (*bad, *unread)}.values())))
     return _run(settings, parts, folder, watch, world, start, resume=False)
 
 

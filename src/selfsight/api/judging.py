@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from selfsight.api.classifier import Preprocessing, scores
 from selfsight.data.holdout import Labels, hold_out, in_classes_of, labels_of, strata
-from selfsight.data.sources import BadImage, Source, Subset, open_source
+from selfsight.data.sources import BadImage, Source, Subset, absolute, open_source, overlap
 from selfsight.data.tolerance import Tolerance
 from selfsight.data.windows import image_batches
 from selfsight.errors import DataError
@@ -38,12 +38,17 @@ class Parts:
         return labels_of(self.train)
 
 
-def parts_of(source: Source, tuning: TuningSettings, seed: int) -> Parts:
-    """`source` in two parts, or beside a validation source of its own; `DataError` for what cannot be trained or judged on."""
+def parts_of(source: Source, tuning: TuningSettings, seed: int, places: Iterable[str] = ()) -> Parts:
+    """`source` in two parts, or beside a validation source of its own; `DataError` for what cannot be trained or judged on.
+
+    `places` are where the training images are, as the user named them.
+    """
     labels = labels_of(source)
     _check_classes(source, labels)
     if tuning.validation is not None:
         where = f"--validation {tuning.validation}"
+        if any(overlap(absolute(place), absolute(tuning.validation)) for place in places):
+            raise DataError(f"{where}: is the training images or within them; expected images that do not train")
         held = in_classes_of(open_source(tuning.validation), source.classes, where)
         if labels_of(held).ndim != labels.ndim:
             raise DataError(f"{where}: one label an image here and lists of them there; expected the same in both")

@@ -78,7 +78,10 @@ def _labelled(source: Source, record: ClassifierRecord, watch: Watch) -> bool:
     except DataError as error:
         watch.say(f"{error}; its labels are not compared with the answers")
         return False
-    return record.multi_label or source.labels is not None
+    if record.multi_label != (source.label_sets is not None):
+        watch.say(f"{source.location}: has one label an image or lists of them, unlike the classifier; they are not compared")
+        return False
+    return True
 
 
 class _Run:

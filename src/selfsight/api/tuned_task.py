@@ -15,6 +15,7 @@ from selfsight.api.judging import Parts, parts_of
 from selfsight.api.starting import Handed, Initial
 from selfsight.api.training import load_settings, plan_training
 from selfsight.api.watch import Silent, Watch
+from selfsight.data.holdout import labels_of
 from selfsight.data.tolerance import Tolerance
 from selfsight.errors import SelfsightError
 from selfsight.evaluate import ImageSet, ImageTask, Predictions
@@ -83,12 +84,27 @@ class FineTune(ImageTask):
         return _Tuned(folder, (found[tuning.best_by], -found[LOSS]), factor)
 
 
+FORMAT = 1
+"""Part of the name of every run: another recipe makes all kept runs stale."""
+
+
 def _name(initial: Initial, parts: Parts, seed: int, factor: float) -> str:
     """Of everything that decides a run."""
     total = hashlib.blake2b(digest_size=6)
-    for text in (initial.encoder.fingerprint, repr((seed, factor, EPOCHS, PATIENCE)), *parts.train.keys, *parts.validation.keys):
+    for text in (
+        initial.encoder.fingerprint,
+        repr((FORMAT, seed, factor, EPOCHS, PATIENCE)),
+        *parts.train.keys,
+        *parts.validation.keys,
+    ):
         total.update(text.encode() + b"\0")
-    total.update(parts.labels.tobytes())
+    for source in (parts.train, parts.validation):
+        total.update(labels_of(source).tobytes())
+        for index in range(len(source)):
+            try:
+                total.update(source.mark(index))
+            except OSError:
+                total.update(b"unreadable")
     return f"{''.join(c if c.isalnum() else '-' for c in initial.spec.text)[-40:]}-{total.hexdigest()}"
 
 

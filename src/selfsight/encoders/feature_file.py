@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from selfsight.data.sources import BadImage, Source
 from selfsight.encoders.features import Stretch
-from selfsight.errors import InputError
+from selfsight.errors import InputError, SelfsightError
 from selfsight.runs import remove_folder, write_atomic, write_json_atomic
 
 DTYPES = ("float32", "float16")
@@ -89,7 +89,8 @@ class Parts:
 
     def add(self, content: bytes | pa.Buffer, start: int) -> None:
         """Keep a part as `encoded_part` gives it."""
-        if not self.folder.is_dir():
+        if not (self.folder / "manifest.json").is_file():
+            remove_folder(self.folder)  # parts that nobody can tell the origin of
             self.folder.mkdir(parents=True)
             write_json_atomic(self.folder / "manifest.json", self.manifest)
         path = self.folder / f"{start:012d}.parquet"
@@ -103,6 +104,10 @@ class Parts:
         needed = sum(part.path.stat().st_size for part in parts)
         joined = self.folder / "joined.parquet"  # what a killed process leaves of it goes with the folder
         write_atomic(joined, lambda temporary: _join(parts, schema, temporary), needed)
+        if (rows := pq.read_metadata(joined).num_rows) != self.rows:
+            raise SelfsightError(
+                f"{self.folder}: holds {rows} rows, {self.rows} were written; is another embed at work there? Call it again"
+            )
         joined.replace(self.out)
         remove_folder(self.folder)
 

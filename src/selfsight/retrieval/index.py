@@ -92,6 +92,15 @@ class Index:
         with path.open("wb") as file:
             np.save(file, self.vectors)
 
+    @staticmethod
+    def stands_in(folder: Path) -> bool:
+        """Whether the `index.json` there is one of ours, of whatever version."""
+        try:
+            about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(about, dict) and {"format", "fingerprint"} <= about.keys()
+
     @classmethod
     def load(cls, folder: str | Path) -> Index:
         """What `save` wrote, memory mapped. A `DataError` says what is missing or does not fit."""

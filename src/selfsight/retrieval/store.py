@@ -78,6 +78,8 @@ def _before(at: Path, origin: Origin, say: Say, *, own: bool) -> Index | None:
         if own and at.exists() and (not at.is_dir() or any(at.iterdir())):
             raise DataError(f"--index {at}: is there and holds no index; expected one of selfsight search, or a new folder")
         return None
+    if own and not Index.stands_in(at):
+        raise DataError(f"--index {at}: its index.json is not one of selfsight search; give another folder")
     try:
         found = Index.load(at)
     except DataError as error:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from selfsight.data.sources import folder, mixture_spec, parquet, shards, table, video
 from selfsight.data.sources.base import BadImage, Draws, Source, Subset, first
-from selfsight.data.sources.location import absolute, is_remote, split_options, whole
+from selfsight.data.sources.location import absolute, is_remote, overlap, split_options, whole
 from selfsight.data.sources.mixture_spec import Data
 from selfsight.data.sources.shard_cache import positive
 from selfsight.errors import DataError
@@ -87,4 +87,4 @@ def _values(text: str, kind: Kind, options: Mapping[str, str]) -> dict[str, Any]
     return values
 
 
-__all__ = ["SOURCES", "BadImage", "Data", "Draws", "Kind", "Source", "Subset", "absolute", "first", "open_source"]
+__all__ = ["SOURCES", "BadImage", "Data", "Draws", "Kind", "Source", "Subset", "absolute", "first", "open_source", "overlap"]

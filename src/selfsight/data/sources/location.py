@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -18,6 +19,23 @@ def is_remote(location: str) -> bool:
 def absolute(location: str) -> str:
     """The same place seen from any folder; addresses are so already."""
     return location if is_remote(location) else os.path.abspath(location)  # noqa: PTH100 (braces and stars are no path yet)
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether one of two absolute places is the other or within it, as far as names tell: options that differ (`?split=train` and
+    `?split=test`) are other images of the same place, patterns stand for the folder that they are in."""
+    (first, told), (second, also) = _place(one), _place(other)
+    if told and also and told != also:
+        return False
+    return first.is_relative_to(second) or second.is_relative_to(first)
+
+
+def _place(text: str) -> tuple[Path, str]:
+    """Where it is, links followed, and its options."""
+    head, _, options = (text, "", "") if Path(text).exists() else text.partition("?")
+    fixed = re.split(r"[*{\[]", head)[0]
+    folder = head if fixed == head else fixed.rpartition("/")[0]
+    return Path(folder if is_remote(folder) else os.path.realpath(folder)), options
 
 
 def split_options(text: str, known: Collection[str]) -> tuple[str, dict[str, str]]:
