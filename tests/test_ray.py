@@ -16,7 +16,7 @@ from selfsight.errors import ConfigError
 pytestmark = pytest.mark.usefixtures("one_thread")
 SPEC = "random/vit_w32_d1_p8?size=32"
 PROGRAM = """
-import os, signal, sys
+import contextlib, os, signal, sys
 import psutil
 from selfsight import api
 from selfsight.api import filling
@@ -24,12 +24,18 @@ from selfsight.api import filling
 filling.PART_BYTES = 1024  # eight rows of a width of 32
 killed = []
 
+def commands():
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended in the meantime
+            yield process.pid, " ".join(process.cmdline())
+
+
 class Murderer(api.Silent):
     def advance(self, what, done, total):
-        actors = [p for p in psutil.Process().children(recursive=True) if "MapWorker" in " ".join(p.cmdline())]
+        actors = [pid for pid, command in commands() if "MapWorker" in command]
         if not killed and actors:
-            killed.append(actors[0].pid)
-            os.kill(actors[0].pid, signal.SIGKILL)
+            killed.append(actors[0])
+            os.kill(actors[0], signal.SIGKILL)
 
 if __name__ == "__main__":
     data, out = sys.argv[1:]
