@@ -51,7 +51,11 @@ def test_what_began_with_such_a_run_or_followed_it_is_refused_too(tmp_path: Path
 
 
 def test_images_seen_without_labels_are_no_reason(tmp_path: Path) -> None:
-    refuse_seen([run(tmp_path / "run", "/data", objective={"name": "dino"})], "/data")
+    spec = run(tmp_path / "run", "/data", objective={"name": "dino"})
+    refuse_seen([spec], "/data")
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump({"data": "/data", "objective": {"name": "supervised"}}))
+    with pytest.raises(DataError, match="has learnt the labels of /data"):
+        refuse_seen([spec], "/data")
 
 
 def test_places(tmp_path: Path) -> None:
