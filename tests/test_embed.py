@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,8 +108,8 @@ def test_a_killed_process_is_gone_on_with_and_nothing_is_computed_twice(
     assert summary["resumed"] == 19
     assert summary["images"] == 47
     assert pq.read_table(out).equals(uninterrupted)
-    assert [row["key"] for row in read_jsonl(tmp_path / "bad_images.jsonl")] == [open_source(images).keys[10]]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad_images.jsonl", "f.parquet"]
+    assert [row["key"] for row in read_jsonl(tmp_path / "f.parquet.bad_images.jsonl")] == [open_source(images).keys[10]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.parquet", "f.parquet.bad_images.jsonl"]
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
@@ -161,6 +162,25 @@ def test_a_folder_in_the_place_of_the_file_is_told_at_once(images: Path, tmp_pat
     (tmp_path / "dir.parquet").mkdir()
     with pytest.raises(InputError, match="is a folder; expected a file to write"):
         api.embed("pixels", images, tmp_path / "dir.parquet")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file is a file; expected a folder there"):
+        api.embed("pixels", images, tmp_path / "file" / "deeper" / "f.parquet")
+    with pytest.raises(InputError, match="is a folder; expected a file to write"):
+        api.predict(tmp_path / "run", images, tmp_path / "dir.parquet")
+    for verb in (api.search, api.duplicates):
+        with pytest.raises(InputError, match="is a file; expected a folder"):
+            verb("pixels", images, **({"queries": "x.png"} if verb is api.search else {}), out=tmp_path / "file")
+
+
+def test_each_file_has_its_own_list_of_bad_images(images: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad"
+    shutil.copytree(images, bad)
+    (bad / "broken.png").write_bytes(b"\x89PNG broken")
+    (tmp_path / "bad_images.jsonl").write_text("of a run\n")
+    api.embed("pixels", bad, tmp_path / "a.parquet", max_bad=50)
+    api.embed("pixels", images, tmp_path / "b.parquet", max_bad=50)
+    assert "broken.png" in (tmp_path / "a.parquet.bad_images.jsonl").read_text()
+    assert (tmp_path / "bad_images.jsonl").read_text() == "of a run\n"
     assert not (tmp_path / "dir.parquet.parts").exists()
 
 

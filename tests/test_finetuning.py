@@ -524,7 +524,7 @@ def test_bad_images_are_listed_and_foreign_labels_are_not_compared(
     assert "class 'left' is not among the training classes across, diagonal, down; its labels are not compared" in told
     assert "1 files left out, listed in" in told
     assert "accuracy" not in told
-    assert [row["key"] for row in read_jsonl(tmp_path / "bad_images.jsonl")] == ["down/broken.png"]
+    assert [row["key"] for row in read_jsonl(tmp_path / "a.csv.bad_images.jsonl")] == ["down/broken.png"]
     with (tmp_path / "a.csv").open() as file:
         assert csv.DictReader(file).fieldnames == ["key", "predicted", "probability", *(f"p_{name}" for name in labelled.KINDS)]
     with pytest.raises(InputError, match="--strict stops at the first"):

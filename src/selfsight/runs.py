@@ -172,6 +172,35 @@ def cache_folder(part: str) -> Path:
     return (Path(chosen) if chosen else Path.home() / ".cache" / "selfsight") / part
 
 
+def bad_list_of(out: Path) -> Path:
+    """Where the unreadable images are listed of a file that has no folder of its own."""
+    return out.with_name(f"{out.name}.bad_images.jsonl")
+
+
+def place_for_file(out: str | Path) -> Path:
+    """`out` as a path to write a file at; `InputError`, before any work, where none can be."""
+    path = Path(out)
+    if path.is_dir():
+        raise InputError(f"--out {out}: is a folder; expected a file to write")
+    _refuse_file_above(path)
+    return path
+
+
+def place_for_folder(out: str | Path) -> Path:
+    """`out` as a folder to write in; `InputError`, before any work, where there can be none."""
+    path = Path(out)
+    if path.is_file():
+        raise InputError(f"--out {out}: is a file; expected a folder")
+    _refuse_file_above(path)
+    return path
+
+
+def _refuse_file_above(path: Path) -> None:
+    above = next((parent for parent in path.parents if parent.exists()), None)
+    if above is not None and not above.is_dir():
+        raise InputError(f"--out {path}: {above} is a file; expected a folder there")
+
+
 class RunFolder:
     """Names of the files in a run, in one place."""
 

@@ -24,7 +24,7 @@ from selfsight.encoders.feature_file import DTYPES, Parts, manifest_of
 from selfsight.encoders.features import none_readable
 from selfsight.encoders.runtimes import Runtime, choose
 from selfsight.errors import ConfigError, InputError, nearest
-from selfsight.runs import append_jsonl, environment, remove_folder
+from selfsight.runs import append_jsonl, bad_list_of, environment, place_for_file, remove_folder
 
 ENGINES = ("local", "ray")
 _LOOKED_AT = 8
@@ -54,7 +54,7 @@ def embed(
     """Write `out` with columns key, label (if any) and vector (fixed-size list of `dtype`), one row a readable image.
 
     Rows stand in the order of the source. The encoder's provenance is in the schema metadata under `selfsight`; files that are no
-    images are listed in `bad_images.jsonl` beside `out`. More unreadable images than `max_bad` percent stop the work, with
+    images are listed beside it in `out.bad_images.jsonl`. More unreadable images than `max_bad` percent stop the work, with
     `strict` the first one does. What is held in memory does not grow with the number of images.
 
     Until it is whole, the file is a folder `out.parts`. The same call goes on from there after an interruption of any kind; it
@@ -65,7 +65,7 @@ def embed(
     calls), bad_images, runtime. Raises `Interrupted` on Ctrl-C and SIGTERM, once what is done is written.
     """
     watch = watch or Silent()
-    path = _checked(Path(out), dtype)
+    path = _checked(place_for_file(out), dtype)
     bearing = tolerance(strict, max_bad)
     runtime, device = _of_engine(engine, runtime, precision, device)
     loaded = _loaded(encoder, max_pixels, watch)
@@ -86,7 +86,7 @@ def embed(
     resumed, start = parts.rows, time.perf_counter()
     processes = max(1, workers or devices.cores()) if engine == "ray" else _workers(workers, computing, source, batch_size)
     filling = Filling(loaded, source, computing, parts, dtype, batch_size, processes)
-    with listed(path.parent / "bad_images.jsonl"):
+    with listed(bad_list_of(path)):
         filling.run_on_ray(bearing, watch, limit) if engine == "ray" else filling.run(bearing, watch)
     summary = _summary(parts, source, loaded, computing, resumed)
     _finish(parts, source, _about(loaded, source, computing, dtype))
@@ -115,8 +115,6 @@ def _loaded(spec: str, max_pixels: int | None, watch: Watch) -> Encoder:
 def _checked(out: Path, dtype: str) -> Path:
     if out.suffix != ".parquet":
         raise InputError(f"--out {out}: expected a file that ends in .parquet")
-    if out.is_dir() or out.parent.is_file():
-        raise InputError(f"--out {out}: {'is a folder' if out.is_dir() else f'{out.parent} is a file'}; expected a file to write")
     if dtype not in DTYPES:
         raise ConfigError(f"--dtype: no type '{dtype}'. {nearest(dtype, DTYPES)}")
     return out
@@ -208,7 +206,7 @@ def _finish(parts: Parts, source: Source, about: dict[str, Any]) -> None:
         remove_folder(parts.folder)
         raise none_readable(source, parts.bad)
     bad = [*source.rejected, *parts.bad]
-    listing = parts.out.parent / "bad_images.jsonl"
+    listing = bad_list_of(parts.out)
     parts.join(about)
     listing.unlink(missing_ok=True)
     if bad:

@@ -20,7 +20,7 @@ from selfsight.data.holdout import in_classes_of, labels_of
 from selfsight.data.sources import BadImage, Data, Source, first, open_source
 from selfsight.data.tolerance import Tolerance, listed
 from selfsight.errors import DataError, InputError
-from selfsight.runs import RunFolder, append_jsonl, write_atomic
+from selfsight.runs import RunFolder, append_jsonl, bad_list_of, place_for_file, write_atomic
 
 _ENDINGS = (".parquet", ".csv")
 
@@ -43,12 +43,12 @@ def predict(
 
     Columns: key, label (where IMAGES have labels of its classes), predicted (the most probable class; for a classifier of several
     labels the list of those above its threshold, in a .csv joined by `;`), probability (of the most probable class), and
-    `p_CLASS` for each class. Files that are no images are listed in `bad_images.jsonl` beside `out`. Returns a summary: images,
+    `p_CLASS` for each class. Files that are no images are listed beside it in `out.bad_images.jsonl`. Returns a summary: images,
     bad_images, answers (how often each class), and where there are labels `top1` or `accuracy` (for several labels, of all yes
     and no) with its 95 % interval. Raises `InputError`.
     """
     watch = watch or Silent()
-    path = Path(out)
+    path = place_for_file(out)
     if path.suffix.lower() not in _ENDINGS:
         raise InputError(f"--out {out}: expected a file that ends in .parquet or .csv")
     record = read_record(RunFolder(folder))
@@ -58,7 +58,7 @@ def predict(
     if max_pixels is not None:
         made = made.model_copy(update={"read": made.read.model_copy(update={"max_pixels": max_pixels})})
     classifier = Classifier(folder, len(record.classes), made, devices.resolve(device))
-    listing = path.parent / "bad_images.jsonl"
+    listing = bad_list_of(path)
     run = _Run(record, classifier, source, labelled, tolerance(strict, max_bad), watch)
     with listed(listing):
         write_atomic(path, lambda temporary: run.write(temporary, path.suffix.lower(), batch_size, workers))

@@ -20,7 +20,7 @@ from selfsight.data.tolerance import Tolerance, listed
 from selfsight.encoders import Encoder, load_encoder
 from selfsight.errors import ConfigError, DataError
 from selfsight.retrieval import Index, Reading
-from selfsight.runs import append_jsonl, write_atomic
+from selfsight.runs import append_jsonl, place_for_folder, write_atomic
 
 MEASURED = (1, 5, 10)
 """The k of recall and precision."""
@@ -63,7 +63,7 @@ def search(
         raise ConfigError("QUERY: expected an image file or a key of the data, or --measure. Got neither.")
     retrieval.check_format(format)
     loaded, reading = _loaded(encoder, device, batch_size, workers, tolerance(strict, max_bad), max_pixels, watch)
-    path = None if out is None else Path(out)
+    path = None if out is None else place_for_folder(out)
     with listed(path / _BAD) if path else nullcontext():
         gallery = retrieval.open_gallery(data, loaded, reading, images)
         held = retrieval.kept_index(gallery.origin, None if index is None else Path(index), watch.say, exact_below)
@@ -124,7 +124,7 @@ def duplicates(
     if data2 is not None and absolute(str(data)) == absolute(str(data2)):
         raise DataError(f"{data2}: is the first set itself; leave it out to look for pairs within one set")
     loaded, reading = _loaded(encoder, device, batch_size, workers, tolerance(strict, max_bad), max_pixels, watch)
-    path = Path(out)
+    path = place_for_folder(out)
     with listed(path / _BAD):
         given = [(data, images)] if data2 is None else [(data, images), (data2, images2)]
         sets = [retrieval.open_gallery(where, loaded, reading, shown) for where, shown in given]

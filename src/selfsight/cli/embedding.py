@@ -67,13 +67,13 @@ def embed(
 
 def _closing(out: Path, summary: Mapping[str, Any]) -> str:
     """The last line."""
-    from selfsight.runs import read_jsonl
+    from selfsight.runs import bad_list_of, read_jsonl
 
     rate = summary["images_per_second"]
     speed = "all done before" if rate is None else f"{rate:.1f} images/s, runtime {summary['runtime']}"
     text = f"done: {out}, {summary['images']} images, {summary['feature_width']} numbers each, {speed}"
     if not summary["bad_images"]:
         return text
-    listing = out.parent / "bad_images.jsonl"
+    listing = bad_list_of(out)
     worst = read_jsonl(listing)[0]
     return f"{text}; {summary['bad_images']} files skipped, first {worst['key']} ({worst['reason']}), all in {listing}"

@@ -164,10 +164,12 @@ def _summary(out: Path, summary: Mapping[str, Any]) -> str:
 
 def _predicted(out: Path, found: Mapping[str, Any]) -> str:
     """The closing line of a prediction."""
+    from selfsight.runs import bad_list_of
+
     common = sorted(found["answers"].items(), key=lambda pair: -pair[1])[:5]
     text = f"done: {out}, {found['images']} images: " + ", ".join(f"{name} {count}" for name, count in common if count)
     for key, name in (("top1", "top-1 accuracy"), ("accuracy", "accuracy of all yes and no")):
         if key in found:
             text += f"; {name} {found[key]:.1f} % (95 %: {found['low']:.1f} to {found['high']:.1f})"
     bad = found["bad_images"]
-    return text + (f"; {bad} files left out, listed in {out.parent / 'bad_images.jsonl'}" if bad else "")
+    return text + (f"; {bad} files left out, listed in {bad_list_of(out)}" if bad else "")
