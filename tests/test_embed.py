@@ -30,7 +30,7 @@ from selfsight.encoders import extract, feature_file, load_encoder
 from selfsight.encoders.feature_file import Parts, encoded_part
 from selfsight.encoders.features import Stretch
 from selfsight.errors import DataError, InputError, SelfsightError
-from selfsight.runs import read_jsonl
+from selfsight.runs import alone, read_jsonl
 
 VIT = "random/vit_w32_d1_p8?size=32"
 SMALL_PARTS = "from selfsight.api import filling; filling.PART_BYTES = 1024"
@@ -156,6 +156,19 @@ def test_parts_without_a_manifest_are_begun_anew_and_a_lost_row_is_noticed(image
     with pytest.raises(SelfsightError, match="holds 1 rows, 2 were written; is another embed at work there"):
         parts.join({})
     assert not out.exists()
+
+
+def test_only_one_writes_a_file_and_other_things_in_its_folder_are_left_alone(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "f.parquet"
+    with alone(out), pytest.raises(InputError, match="another process is writing it; wait for its end"):
+        api.embed("pixels", images, out)
+    (tmp_path / "f.parquet.parts").mkdir()
+    (tmp_path / "f.parquet.parts" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds 'notes\.txt', which is not of embed"):
+        api.embed("pixels", images, out)
+    (tmp_path / "f.parquet.parts" / "notes.txt").unlink()
+    api.embed("pixels", images, out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.parquet", "f.parquet.bad_images.jsonl"]
 
 
 def test_a_folder_in_the_place_of_the_file_is_told_at_once(images: Path, tmp_path: Path) -> None:

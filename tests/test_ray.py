@@ -52,7 +52,7 @@ def test_a_worker_that_is_killed_costs_no_row_and_doubles_none(tmp_path: Path, e
     command = [sys.executable, str(program), str(data), str(tmp_path / "ray.parquet")]
     done = subprocess.run(command, env=environment_of, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().splitlines()[-1] == "160 torch"
+    assert "160 torch" in done.stdout.splitlines()  # Ray's own remarks may come after it
     api.embed(SPEC, data, tmp_path / "local.parquet", batch_size=4)
     assert pq.read_table(tmp_path / "ray.parquet").equals(pq.read_table(tmp_path / "local.parquet"))
     assert not (tmp_path / "ray.parquet.parts").exists()

@@ -21,11 +21,12 @@ import selfsight
 from selfsight import metrics, neighbours
 from selfsight.api import Silent
 from selfsight.cli import main
+from selfsight.data.decode import DecodeSettings
 from selfsight.data.sheet import fitted
 from selfsight.data.sources import open_source
 from selfsight.data.sources.folder import FolderSource
 from selfsight.errors import ConfigError, DataError
-from selfsight.retrieval import Origin, kept_index
+from selfsight.retrieval import Index, Origin, kept_index
 from selfsight.retrieval.features_file import Gathered
 from selfsight.retrieval.sheet import QUERY
 from selfsight.retrieval.store import state_of
@@ -132,6 +133,29 @@ def test_images_that_cannot_be_read_are_left_out_and_listed(photos: Path, tmp_pa
     assert found["images"] == COUNT
     assert [image["key"] for image in found["bad_images"]] == [f"{Path(key).parent}/broken.jpg"]
     assert "broken.jpg" in (tmp_path / "out" / "bad_images.jsonl").read_text()
+    # The index that was kept remembers them, and how images were read.
+    again = selfsight.search("pixels", data, key, tmp_path / "out", max_bad=10)
+    assert again["bad_images"] == found["bad_images"]
+    assert "broken.jpg" in (tmp_path / "out" / "bad_images.jsonl").read_text()
+    with pytest.raises(DataError, match="--strict stops at the first"):
+        selfsight.search("pixels", data, key, strict=True)
+    with pytest.raises(DataError, match="not one of"):
+        selfsight.search("pixels", data, key, max_pixels=1, max_bad=100)
+    assert selfsight.search("pixels", data, key, max_bad=10)["images"] == COUNT
+
+
+def test_a_save_that_was_broken_off_is_made_again(moving: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Index, path: Path) -> None:
+        raise OSError("power cut")
+
+    key, at = open_source(moving).keys[0], tmp_path / "index"
+    with monkeypatch.context() as patch:
+        patch.setattr(Index, "_write_vectors", broken)
+        with pytest.raises(OSError, match="power cut"):
+            selfsight.search("pixels", moving, key, index=at)
+    heard = Heard()
+    assert selfsight.search("pixels", moving, key, index=at, watch=heard)["images"] == COUNT
+    assert "is no whole index" in heard.lines[0]
 
 
 # --- what is written ------------------------------------------------------------------------------------------------
@@ -207,7 +231,10 @@ def test_an_index_is_used_again_and_built_anew_when_an_image_changes(moving: Pat
     shutil.copy(moving / keys[1], moving / keys[0])
     heard.lines.clear()
     found = selfsight.search("pixels", moving, keys[0], index=at, watch=heard)
-    assert heard.lines[0] == f"{at}: {moving} has changed since this index was built, so it is built again"
+    assert (
+        heard.lines[0]
+        == f"{at}: {moving}, or how its images are read, has changed since this index was built, so it is built again"
+    )
     assert (at / "vectors.npy").read_bytes() != before
     assert found["results"][0][0]["key"] == keys[1]
     assert found["results"][0][0]["cosine"] == pytest.approx(1, abs=1e-5)
@@ -227,7 +254,7 @@ def test_knowing_an_index_again_reads_no_image_of_a_folder(photos: Path) -> None
         def image_bytes(self, index: int) -> bytes:
             raise AssertionError("an image was read")
 
-    assert state_of(Unread(str(photos))) == state_of(open_source(photos))
+    assert state_of(Unread(str(photos)), DecodeSettings()) == state_of(open_source(photos), DecodeSettings())
 
 
 def test_what_was_gathered_is_not_gathered_again(tmp_path: Path) -> None:

@@ -172,6 +172,30 @@ def cache_folder(part: str) -> Path:
     return (Path(chosen) if chosen else Path.home() / ".cache" / "selfsight") / part
 
 
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Nobody else writes `out` meanwhile: `InputError` where another process does. A killed one holds it no longer.
+
+    Where the system has no such locks (Windows) nothing is held.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    path = out.with_name(f".{out.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"--out {out}: another process is writing it; wait for its end, or give another --out") from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
 def bad_list_of(out: Path) -> Path:
     """Where the unreadable images are listed of a file that has no folder of its own."""
     return out.with_name(f"{out.name}.bad_images.jsonl")

@@ -24,7 +24,7 @@ from selfsight.encoders.feature_file import DTYPES, Parts, manifest_of
 from selfsight.encoders.features import none_readable
 from selfsight.encoders.runtimes import Runtime, choose
 from selfsight.errors import ConfigError, InputError, nearest
-from selfsight.runs import append_jsonl, bad_list_of, environment, place_for_file, remove_folder
+from selfsight.runs import alone, append_jsonl, bad_list_of, environment, place_for_file, remove_folder
 
 ENGINES = ("local", "ray")
 _LOOKED_AT = 8
@@ -80,16 +80,17 @@ def embed(
         precision=precision,
         say=watch.say,
     )
-    parts = Parts(path, _manifest(loaded, source, computing, dtype), len(source))
-    if parts.found:
-        watch.say(f"{out}: goes on after {parts.samples} of {len(source)} images")
-    resumed, start = parts.rows, time.perf_counter()
-    processes = max(1, workers or devices.cores()) if engine == "ray" else _workers(workers, computing, source, batch_size)
-    filling = Filling(loaded, source, computing, parts, dtype, batch_size, processes)
-    with listed(bad_list_of(path)):
-        filling.run_on_ray(bearing, watch, limit) if engine == "ray" else filling.run(bearing, watch)
-    summary = _summary(parts, source, loaded, computing, resumed)
-    _finish(parts, source, _about(loaded, source, computing, dtype))
+    with alone(path):
+        parts = Parts(path, _manifest(loaded, source, computing, dtype), len(source))
+        if parts.found:
+            watch.say(f"{out}: goes on after {parts.samples} of {len(source)} images")
+        resumed, start = parts.rows, time.perf_counter()
+        processes = max(1, workers or devices.cores()) if engine == "ray" else _workers(workers, computing, source, batch_size)
+        filling = Filling(loaded, source, computing, parts, dtype, batch_size, processes)
+        with listed(bad_list_of(path)):
+            filling.run_on_ray(bearing, watch, limit) if engine == "ray" else filling.run(bearing, watch)
+        summary = _summary(parts, source, loaded, computing, resumed)
+        _finish(parts, source, _about(loaded, source, computing, dtype))
     return summary | {"images_per_second": (summary["images"] - resumed) / (time.perf_counter() - start) or None}
 
 
@@ -174,6 +175,7 @@ def _manifest(encoder: Encoder, source: Source, runtime: Runtime, dtype: str) ->
         "keys": keys.hexdigest(),
         "dtype": dtype,
         "runtime": runtime.about,
+        "read": encoder.read.model_dump(mode="json"),
     }
 
 

@@ -67,6 +67,10 @@ def search(
     with listed(path / _BAD) if path else nullcontext():
         gallery = retrieval.open_gallery(data, loaded, reading, images)
         held = retrieval.kept_index(gallery.origin, None if index is None else Path(index), watch.say, exact_below)
+        unread = [BadImage(key, reason) for key, reason in held.contents.bad]
+        # A kept index was made under another tolerance, maybe.
+        reading.tolerance.check(unread, total := len(held) + len(unread), total, str(data))
+    bad = [*gallery.rejected, *unread]
     if measure and held.contents.labels is None:
         raise DataError(f"--measure: {data} has no labels; expected a sub-folder for each class, or a column of labels")
     found = retrieval.queries([str(text) for text in asked], held, loaded, reading.device, gallery.pictures)
@@ -80,14 +84,14 @@ def search(
         files = [
             retrieval.write_table(table, path, "results", format),
             *_write_sheet(path, sheet),
-            *_write_bad(path, gallery.bad),
+            *_write_bad(path, bad),
         ]
     return {
         "images": len(held),
         "exact": held.exact,
         "results": results,
         "measure": measured,
-        "bad_images": _told(gallery.bad),
+        "bad_images": _told(bad),
         "files": [str(file) for file in files],
     }
 
@@ -136,7 +140,7 @@ def duplicates(
     files = [retrieval.write_table(table, path, "pairs", format)]
     title = f"{' and '.join(each.name for each in sets)}: pairs of cosine {above:g} or more, {encoder}"
     files += _write_sheet(path, twins.sheet(table, title, partial(watch.advance, "drawing pairs")))
-    bad = [image for each in sets for image in each.bad]
+    bad = [image for each, part in zip(sets, features, strict=True) for image in (*each.rejected, *part.bad)]
     files += _write_bad(path, bad)
     return {**twins.summary(table), "bad_images": _told(bad), "files": [str(file) for file in files]}
 

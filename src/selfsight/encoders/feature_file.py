@@ -9,6 +9,7 @@ group, and renamed to `F.parquet`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -35,6 +36,7 @@ _DECIDES = {
     "keys": ("images", "a list of images of length"),
     "dtype": ("dtype", "dtype"),
     "runtime": ("runtime", "runtime"),
+    "read": ("read", "images read as"),
 }
 """What must be as it was for a file to be gone on with: the name in the manifest that shows it, and what to call it."""
 
@@ -90,8 +92,8 @@ class Parts:
     def add(self, content: bytes | pa.Buffer, start: int) -> None:
         """Keep a part as `encoded_part` gives it."""
         if not (self.folder / "manifest.json").is_file():
-            remove_folder(self.folder)  # parts that nobody can tell the origin of
-            self.folder.mkdir(parents=True)
+            _remove_parts_of_nobody(self.folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
             write_json_atomic(self.folder / "manifest.json", self.manifest)
         path = self.folder / f"{start:012d}.parquet"
         write_atomic(path, lambda temporary: _write(temporary, content), len(content))
@@ -117,6 +119,14 @@ class Parts:
                 yield _part(path)
             except (pa.ArrowException, OSError, KeyError, ValueError):
                 path.unlink()  # a disk may damage what a rename had made whole; these samples are computed again
+
+
+def _remove_parts_of_nobody(folder: Path) -> None:
+    """Parts without a manifest, whose origin nobody can tell; `InputError` for a folder in which there are other things."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if not re.fullmatch(r"\d{12}\.parquet|\.(manifest\.json|\d{12}\.parquet)\..+", path.name):
+            raise InputError(f"{folder}: holds '{path.name}', which is not of embed; remove the folder, or give another --out")
+        path.unlink()
 
 
 def parts_folder(out: Path) -> Path:

@@ -12,15 +12,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from selfsight.data.sources import BadImage
 from selfsight.errors import DataError
 
 
 class Gathered(NamedTuple):
-    """Features [n, D] under their keys [n], and the name of the class of each where there are classes."""
+    """Features [n, D] under their keys [n], the name of the class of each where there are classes, and the images that could not
+    be read."""
 
     vectors: npt.NDArray[np.float32]
     keys: list[str]
     labels: list[str] | None
+    bad: tuple[BadImage, ...] = ()
 
 
 class FeaturesFile:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,12 +32,12 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class Gallery:
-    """`origin` gets the features; `pictures` are there where the images are; `bad` lists those met that cannot be read."""
+    """`origin` gets the features; `pictures` are there where the images are; `rejected` are files that are no images."""
 
     name: str
     origin: Origin
     pictures: Pictures
-    bad: list[BadImage] = field(default_factory=list)
+    rejected: Sequence[BadImage] = ()
 
 
 def open_gallery(data: str | Path, encoder: Encoder, reading: Reading, images: str | Path | None = None) -> Gallery:
@@ -52,14 +52,13 @@ def open_gallery(data: str | Path, encoder: Encoder, reading: Reading, images: s
         images = images or file.images
         return Gallery(str(data), origin, Pictures(None if images is None else open_source(images), encoder.read))
     source = open_source(data)
-    bad: list[BadImage] = list(source.rejected)
-    origin = Origin(
-        absolute(str(data)), encoder.spec, encoder.fingerprint, state_of(source), lambda: _encoded(encoder, source, reading, bad)
-    )
-    return Gallery(str(data), origin, Pictures(source if images is None else open_source(images), encoder.read), bad)
+    state = state_of(source, encoder.read)
+    origin = Origin(absolute(str(data)), encoder.spec, encoder.fingerprint, state, lambda: _encoded(encoder, source, reading))
+    pictures = Pictures(source if images is None else open_source(images), encoder.read)
+    return Gallery(str(data), origin, pictures, source.rejected)
 
 
-def _encoded(encoder: Encoder, source: Source, reading: Reading, bad: list[BadImage]) -> Gathered:
+def _encoded(encoder: Encoder, source: Source, reading: Reading) -> Gathered:
     def report(done: int, total: int, remark: str) -> None:
         reading.progress(encoder.spec, done, total)
         if remark:
@@ -74,7 +73,6 @@ def _encoded(encoder: Encoder, source: Source, reading: Reading, bad: list[BadIm
         tolerance=reading.tolerance,
         progress=report,
     )
-    bad += found.bad
     keys = [source.keys[i] for i in found.indices.tolist()]
     labels = None if source.labels is None else [source.classes[label] for label in source.labels[found.indices].tolist()]
-    return Gathered(found.vectors, keys, labels)
+    return Gathered(found.vectors, keys, labels, tuple(found.bad))

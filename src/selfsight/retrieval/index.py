@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from selfsight import metrics, neighbours
 from selfsight.errors import DataError
 from selfsight.runs import write_atomic, write_json_atomic
 
-FORMAT = 2
+FORMAT = 3
 EXACT_BELOW = 1_000_000
 """From so many vectors on they are compressed."""
 _PROBES, _CANDIDATES = 64, 10
@@ -31,7 +31,8 @@ _ROWS = 65536
 class Contents:
     """What an index holds: `keys` [n], and the name of the class of each where there are classes.
 
-    `fingerprint` is that of the encoder, whose spec is `encoder`; `state` changes when the images at `location` do.
+    `fingerprint` is that of the encoder, whose spec is `encoder`; `state` changes when the images at `location` do; `bad` are
+    keys and reasons of images that could not be read.
     """
 
     location: str
@@ -40,6 +41,7 @@ class Contents:
     state: str
     keys: list[str]
     labels: list[str] | None = None
+    bad: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Neighbours(NamedTuple):
@@ -78,9 +80,11 @@ class Index:
         return cls(unit, contents, engine)
 
     def save(self, folder: str | Path) -> None:
-        """Write `vectors.npy`, `index.faiss` if there is an engine and, last, `index.json`, without which it is no index."""
+        """Write `vectors.npy`, `index.faiss` if there is an engine and, last, `index.json` as a whole: until then it says whose
+        the folder is, and that it is no index yet."""
         folder = Path(folder)
-        (folder / "index.json").unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json_atomic(folder / "index.json", {"format": FORMAT, "fingerprint": self.contents.fingerprint})
         write_atomic(folder / "vectors.npy", self._write_vectors, self.vectors.nbytes)
         if self.engine is None:
             (folder / "index.faiss").unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from selfsight.data.decode import DecodeSettings
 from selfsight.data.sources import Source
 from selfsight.errors import DataError, DiskFullError
 from selfsight.retrieval.features_file import Gathered
@@ -39,9 +40,10 @@ def kept_index(origin: Origin, folder: Path | None, say: Say, exact_below: int =
         say(f"index of {len(before)} images from {at}")
         return before
     if before is not None:
-        say(f"{at}: {origin.location} has changed since this index was built, so it is built again")
+        say(f"{at}: {origin.location}, or how its images are read, has changed since this index was built, so it is built again")
     found = origin.gather()
-    contents = Contents(origin.location, origin.encoder, origin.fingerprint, origin.state, found.keys, found.labels)
+    bad = [(image.key, image.reason) for image in found.bad]
+    contents = Contents(origin.location, origin.encoder, origin.fingerprint, origin.state, found.keys, found.labels, bad)
     if len(found.keys) >= exact_below:
         say(f"compressing {len(found.keys)} vectors, which takes some minutes")
     built = Index.build(found.vectors, contents, exact_below)
@@ -54,10 +56,11 @@ def kept_index(origin: Origin, folder: Path | None, say: Say, exact_below: int =
     return built
 
 
-def state_of(source: Source) -> str:
-    """Changes when a sample, its label or its image does. No image is read where files tell by their times."""
+def state_of(source: Source, read: DecodeSettings) -> str:
+    """Changes when a sample, its label, its image or how images are read does. No image is read where files tell by their
+    times."""
     total = hashlib.blake2b(digest_size=20)
-    total.update(repr(source.classes).encode())
+    total.update(repr((source.classes, read)).encode())
     for index, key in enumerate(source.keys):
         try:
             mark = source.mark(index)
