@@ -19,7 +19,7 @@ from selfsight.data.sources import BadImage, absolute
 from selfsight.data.tolerance import Tolerance, listed
 from selfsight.encoders import Encoder, load_encoder
 from selfsight.errors import ConfigError, DataError
-from selfsight.retrieval import Index, Reading
+from selfsight.retrieval import Gallery, Index, Reading
 from selfsight.runs import append_jsonl, place_for_folder, write_atomic
 
 MEASURED = (1, 5, 10)
@@ -66,11 +66,7 @@ def search(
     path = None if out is None else place_for_folder(out)
     with listed(path / _BAD) if path else nullcontext():
         gallery = retrieval.open_gallery(data, loaded, reading, images)
-        held = retrieval.kept_index(gallery.origin, None if index is None else Path(index), watch.say, exact_below)
-        unread = [BadImage(key, reason) for key, reason in held.contents.bad]
-        # A kept index was made under another tolerance, maybe.
-        reading.tolerance.check(unread, total := len(held) + len(unread), total, str(data))
-    bad = [*gallery.rejected, *unread]
+        held, bad = _held(gallery, index, reading, exact_below)
     if measure and held.contents.labels is None:
         raise DataError(f"--measure: {data} has no labels; expected a sub-folder for each class, or a column of labels")
     found = retrieval.queries([str(text) for text in asked], held, loaded, reading.device, gallery.pictures)
@@ -162,6 +158,15 @@ def _loaded(
         loaded.read = loaded.read.model_copy(update={"max_pixels": max_pixels})
     on = devices.resolve(device)
     return loaded.to(on), Reading(on, batch_size, workers, bearing, watch.advance, watch.say)
+
+
+def _held(gallery: Gallery, index: str | Path | None, reading: Reading, exact_below: int) -> tuple[Index, list[BadImage]]:
+    """The index, and what could not be read; a kept one was made under another tolerance, maybe."""
+    held = retrieval.kept_index(gallery.origin, None if index is None else Path(index), reading.say, exact_below)
+    unread = [BadImage(key, reason) for key, reason in held.contents.bad]
+    total = len(held) + len(unread)
+    reading.tolerance.check(unread, total, total, gallery.name)
+    return held, [*gallery.rejected, *unread]
 
 
 def _measured(index: Index, watch: Watch) -> dict[str, Any]:
