@@ -37,7 +37,7 @@ class Initial:
         if not isinstance(loaded, TorchEncoder):
             raise _no_backbone(f"{where} {spec}", "it has no weights")
         self.spec, self.encoder = parsed, loaded
-        if loaded.prepare.aspect == "keep" or loaded.prepare.width is not None:
+        if not loaded.prepare.one_shape or loaded.prepare.width is not None:
             raise WeightsError(
                 f"{where} {spec}: trains on square views; leave 'aspect' and a width of its own out, such as ?size=224"
             )

@@ -22,7 +22,7 @@ from selfsight.errors import WeightsError
 from selfsight.models.backbones import Backbone, Tokens
 
 T = TypeVar("T")
-_STRIDE = 32
+STRIDE = 32
 """Of the last stage of almost every CNN."""
 _WORKINGS = ("num_heads", "eps", "scale", "global_pool", "stride", "padding", "dilation", "groups", "window_size", "approximate")
 
@@ -122,7 +122,7 @@ class TorchEncoder(Encoder):
             self.pool, self.classes = deployed.POOL, head.classes
             below = self._below(head, known)
         self._shape = tuple(below(backbone, self._black()).shape[1:]) if head is None else (len(head.weight),)
-        if len(self._shape) > 1 and self.prepare.aspect == "keep" and self.pool != "registers":
+        if len(self._shape) > 1 and not self.prepare.one_shape and self.pool != "registers":
             raise WeightsError(f"{spec}: 'pool={self.pool}' has another length for every shape of picture; leave 'aspect' out")
         self.feature_width = math.prod(self._shape)
         self.network = Pooled(backbone, below, head).eval()
@@ -201,7 +201,7 @@ def _in_whole_patches(spec: str, prepare: Preprocess, backbone: Backbone) -> Pre
         if length % side:
             below = max(side, length // side * side)
             raise WeightsError(f"{spec}: 'size' must be a multiple of the patch, {side}, got {length}; {below} is one")
-    return replace(prepare, multiple=side if backbone.kind == "vit" else _STRIDE) if prepare.aspect == "keep" else prepare
+    return prepare if prepare.one_shape else replace(prepare, multiple=side if backbone.kind == "vit" else STRIDE)
 
 
 def digest(texts: Iterable[str], tensors: Iterable[tuple[str, Tensor]]) -> str:

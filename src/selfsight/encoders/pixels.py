@@ -41,7 +41,7 @@ class PixelsEncoder(Encoder):
 
 def load(spec: Spec) -> Encoder:
     prepare = preprocess.with_options(Preprocess(size=32, crop_pct=1.0), spec)
-    if prepare.aspect == "keep":
+    if not prepare.one_shape:
         raise WeightsError(f"{spec.text}: the pixels of differently shaped pictures cannot be compared; leave 'aspect' out")
     return PixelsEncoder(spec.text, prepare)
 

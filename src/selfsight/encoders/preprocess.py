@@ -22,7 +22,7 @@ Channels: TypeAlias = tuple[float, ...]
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 OPTIONS = ("size", "aspect", "mean", "std", "crop", "interpolation")
-_ASPECTS = ("square", "keep", "squash")
+_ASPECTS = ("square", "keep", "squash", "whole")
 _LEAST_SIDE = 8
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _LONGEST_ASPECT = 8
@@ -37,7 +37,8 @@ class Preprocess:
 
     With a `width` of its own the picture is `size` high and `width` wide. With `aspect` keep the shorter side becomes `size` and
     the longer one follows the picture, down to a whole number of `multiple` pixels; nothing more is cut away. With squash the
-    whole picture is pressed into the shape.
+    whole picture is pressed into the shape; with whole it is pressed, too, but no more than it takes to make both sides whole
+    numbers of `multiple` pixels, so that a place in a map is a place in the picture.
     """
 
     size: int = 224
@@ -55,12 +56,19 @@ class Preprocess:
         return self.size, self.width or self.size
 
     @property
+    def one_shape(self) -> bool:
+        """Whether all pictures come out in the same shape."""
+        return self.aspect not in ("keep", "whole")
+
+    @property
     def text(self) -> str:
         """What becomes of a picture, for people: `224 px`, `224 x 448 px` (height, width) or `224 px, aspect kept`."""
         if self.aspect == "keep":
             return f"{self.size} px, aspect kept"
         if self.aspect == "squash":
             return f"{self.size} px, squashed"
+        if self.aspect == "whole":
+            return f"{self.size} px, whole pictures"
         return f"{self.size} px" if self.width is None else f"{self.size} x {self.width} px"
 
     def __call__(self, image: Picture) -> Tensor:
@@ -75,12 +83,13 @@ class Preprocess:
         return np.stack([np.asarray(self._cut(plane)) for plane in planes], axis=2).clip(0, 255)
 
     def _cut(self, image: Image.Image) -> Image.Image:
-        image = image if self.aspect == "squash" else _without_far_ends(image)
+        pressed = self.aspect in ("squash", "whole")
+        image = image if pressed else _without_far_ends(image)
         width, height = image.size
         wanted_height, wanted_width = self._wanted(height, width)
-        crop = 1.0 if self.aspect == "keep" else self.crop_pct
+        crop = 1.0 if self.aspect in ("keep", "whole") else self.crop_pct
         box_height, box_width = math.floor(wanted_height / crop), math.floor(wanted_width / crop)
-        if self.aspect == "squash":
+        if pressed:
             width, height = box_width, box_height
         elif width * box_height <= height * box_width:
             width, height = box_width, int(box_width * height / width)
@@ -95,11 +104,18 @@ class Preprocess:
 
     def _wanted(self, height: int, width: int) -> tuple[int, int]:
         """What is left of a picture of this height and width."""
-        if self.aspect != "keep":
+        if self.aspect == "whole":
+            scale = self.size / min(height, width)
+            return self._near(height * scale), self._near(width * scale)
+        if self.one_shape:
             return self.shape
         longer = self.size * max(height, width) // min(height, width)
         longer = max(self.size, longer // self.multiple * self.multiple)
         return (longer, self.size) if height > width else (self.size, longer)
+
+    def _near(self, length: float) -> int:
+        """In whole multiples; of what is far longer than wide the longer side is pressed together."""
+        return max(1, round(min(length, self.size * _LONGEST_ASPECT) / self.multiple)) * self.multiple
 
 
 def from_timm(config: Mapping[str, Any]) -> Preprocess:
@@ -124,8 +140,8 @@ def with_options(default: Preprocess, spec: Spec) -> Preprocess:
     """`default` with the options `size`, `aspect`, `mean`, `std`, `crop` and `interpolation` of the spec laid on it."""
     height, width = _sides(spec, default)
     aspect = spec.choice("aspect", (default.aspect, *(kind for kind in _ASPECTS if kind != default.aspect)))
-    if aspect == "keep" and width is not None:
-        raise WeightsError(f"{spec.text}: 'aspect=keep' needs the shorter side alone, such as size={height}")
+    if aspect not in ("square", "squash") and width is not None:
+        raise WeightsError(f"{spec.text}: 'aspect={aspect}' needs the shorter side alone, such as size={height}")
     return replace(
         default,
         size=height,

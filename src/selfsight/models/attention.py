@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
 import torch
 from timm.layers import Attention, apply_rot_embed_cat
 from timm.models.eva import EvaAttention
@@ -10,34 +13,83 @@ from torch.nn import functional as F
 
 from selfsight.errors import ConfigError
 
+_CHUNK = 256
+"""Queries whose rows are held at a time where all rows are needed."""
 
-def probabilities(attention: nn.Module, x: Tensor, rope: Tensor | None = None) -> Tensor:
-    """Tokens [B, T, D] after the block's first norm -> [B, heads, T, T]: how much each (row) takes of each (column).
 
-    softmax(q k^T / sqrt(d)) as in section 3.2.1 of Vaswani et al. 2017; `rope` turns queries and keys of the patches alone.
+class Entry(NamedTuple):
+    """Tokens `x` [B, T, D] on their way into a `block`, and the rotation of its queries and keys, if it has one."""
+
+    x: Tensor
+    block: Any
+    rope: Tensor | None
+
+    def attention(self, queries: slice = slice(None)) -> Tensor:
+        """[B, heads, Q, T]: how much each of the `queries` takes of each token."""
+        return probabilities(self.block.attn, self.block.norm1(self.x), self.rope, queries)
+
+    def keys(self) -> Tensor:
+        """[B, T, heads * d], before any rotation."""
+        return keys(self.block.attn, self.block.norm1(self.x))
+
+    def carried_on(self, weights: Tensor) -> Tensor:
+        """Weights [B, T] over what comes out of the block -> over what goes in."""
+        return carried_on(self.block.attn, self.block.norm1(self.x), weights, self.rope)
+
+
+def probabilities(attention: nn.Module, x: Tensor, rope: Tensor | None = None, queries: slice = slice(None)) -> Tensor:
+    """Tokens [B, T, D] after the block's first norm -> [B, heads, Q, T]: how much each of the `queries` takes of each token.
+
+    softmax(q k^T / sqrt(d)) as in section 3.2.1 of Vaswani et al. 2017; `rope` turns queries and keys of the patches alone. Only
+    the rows that are asked for are computed: of 3,601 tokens all would be 300 MB for six heads, that of CLS is 86 kB.
     """
-    if isinstance(attention, Attention):
-        q, k = _split(attention, F.linear(x, attention.qkv.weight, attention.qkv.bias))
-    elif isinstance(attention, EvaAttention) and attention.qkv is not None:
-        bias = None
-        if attention.q_bias is not None:
-            bias = torch.cat((attention.q_bias, attention.k_bias, attention.v_bias))
-        elif attention.qkv.bias is not None:
-            bias = attention.qkv.bias
-        q, k = _split(attention, F.linear(x, attention.qkv.weight, bias))
-        if rope is not None:
-            q, k = (_rotated(part, rope, attention) for part in (q, k))
-    else:
-        raise ConfigError(f"attention: expected a block with timm's own attention, got {type(attention).__name__}")
-    scores: Tensor = (q * attention.scale) @ k.transpose(-2, -1)
+    known = _known(attention)
+    q, k = (_part(known, x, place) for place in (0, 1))
+    if rope is not None:
+        q, k = (_rotated(part, rope, known) for part in (q, k))
+    scores: Tensor = (q[:, :, queries] * known.scale) @ k.transpose(-2, -1)
     return scores.softmax(-1)
 
 
-def _split(attention: Attention | EvaAttention, qkv: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries and keys [B, heads, T, d]."""
-    samples, tokens, _ = qkv.shape
-    q, k, _ = qkv.view(samples, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
-    return attention.q_norm(q), attention.k_norm(k)
+def keys(attention: nn.Module, x: Tensor) -> Tensor:
+    """Tokens [B, T, D] after the block's first norm -> keys [B, T, heads * d], before any rotation."""
+    return _part(_known(attention), x, 1).transpose(1, 2).flatten(2)
+
+
+def carried_on(attention: nn.Module, x: Tensor, weights: Tensor, rope: Tensor | None = None) -> Tensor:
+    """One step of attention rollout (Abnar and Zuidema 2020, section 3): `weights` [B, T] over what comes out of a block -> over
+    what goes in, half through the residual and half by the mean of its heads."""
+    total = torch.zeros_like(weights)
+    for rows in _stretches(x.shape[1]):
+        mean = probabilities(attention, x, rope, rows).mean(1)
+        total += (weights[:, None, rows] @ mean)[:, 0]
+    return (weights + total) / 2
+
+
+def _stretches(count: int) -> Iterator[slice]:
+    for start in range(0, count, _CHUNK):
+        yield slice(start, min(start + _CHUNK, count))
+
+
+def _known(attention: nn.Module) -> Attention | EvaAttention:
+    if isinstance(attention, Attention) or (isinstance(attention, EvaAttention) and attention.qkv is not None):
+        return attention
+    raise ConfigError(f"attention: expected a block with timm's own attention, got {type(attention).__name__}")
+
+
+def _part(attention: Attention | EvaAttention, x: Tensor, place: int) -> Tensor:
+    """Queries (place 0) or keys (1), [B, heads, T, d]."""
+    weight = attention.qkv.weight
+    rows = slice(place * (len(weight) // 3), (place + 1) * (len(weight) // 3))
+    biases = [getattr(attention, name, None) for name in ("q_bias", "k_bias")]
+    bias = biases[place] if biases[0] is not None else attention.qkv.bias
+    if bias is not None and len(bias) == len(weight):
+        bias = bias[rows]
+    part = F.linear(x, weight[rows], bias)
+    part = part.view(*part.shape[:2], attention.num_heads, -1).transpose(1, 2)
+    norm = attention.q_norm if place == 0 else attention.k_norm
+    out: Tensor = norm(part)
+    return out
 
 
 def _rotated(part: Tensor, rope: Tensor, attention: EvaAttention) -> Tensor:

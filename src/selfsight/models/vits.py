@@ -13,7 +13,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from selfsight.models.attention import probabilities
+from selfsight.errors import ConfigError
+from selfsight.models.attention import Entry
 from selfsight.models.base import Backbone, BackboneSettings, Tokens, masked, refuse_masks
 from selfsight.models.packed import adopt, pack, unpack
 from selfsight.models.positions import interpolate_antialiased, interpolate_published
@@ -54,6 +55,23 @@ class Transformer(Backbone):
             pooled=patches.mean(1),
             grid=grid,
         )
+
+    def entered(self, images: Tensor) -> tuple[Tensor, Sequence[Tensor | None]]:
+        """[B, C, H, W] -> the tokens [B, T, D] that enter the first block, and the rotation of each block."""
+        raise ConfigError(f"backbone '{self.settings.name}': its blocks are not known here, so there is no attention to see")
+
+    def watched(self, images: Tensor) -> tuple[Tokens, list[Entry]]:
+        """[B, C, H, W] -> tokens as `forward` gives them, and what went into each block."""
+        x, ropes = self.entered(images)
+        entries = []
+        for block, rope in zip(self.net.blocks, ropes, strict=True):  # type: ignore[arg-type]
+            entries.append(Entry(x, block, rope))
+            x = self.through(block, x) if rope is None else self.through(block, x, rope=rope)
+        return self.named(self.net.norm(x), self.grid_of(images)), entries  # type: ignore[operator]
+
+    def last_attention(self, images: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, heads, T, T] of the last block (`get_last_selfattention` of the published code)."""
+        return self.watched(images)[1][-1].attention()
 
     def through(self, block: nn.Module, x: Tensor, **options: Any) -> Tensor:
         """A block as a module, or called again in the backward pass where memory is to be saved."""
@@ -101,13 +119,8 @@ class ViT(Transformer):
                 kept.append(self.named(net.norm(x), grid))
         return kept
 
-    def last_attention(self, images: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, heads, T, T] of the last block (`get_last_selfattention` of the published code)."""
-        x = self._embedded(images, self.grid_of(images), None, None)
-        *before, last = self.net.blocks
-        for block in before:
-            x = self.through(block, x)
-        return probabilities(last.attn, last.norm1(x))
+    def entered(self, images: Tensor) -> tuple[Tensor, Sequence[Tensor | None]]:
+        return self._embedded(images, self.grid_of(images), None, None), [None] * self.depth
 
     def views(
         self, batches: Sequence[Tensor], hidden: Tensor | None = None, mask_token: Tensor | None = None, *, patches: bool = True
@@ -183,13 +196,8 @@ class RotaryViT(Transformer):
                 kept.append(self.named(net.norm(x), grid))
         return kept
 
-    def last_attention(self, images: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, heads, T, T] of the last block."""
-        x, ropes = self._embedded(images, self.grid_of(images), None, None)
-        *before, last = self.net.blocks
-        for block, rope in zip(before, ropes, strict=False):
-            x = self.through(block, x, rope=rope)
-        return probabilities(last.attn, last.norm1(x), ropes[-1])
+    def entered(self, images: Tensor) -> tuple[Tensor, Sequence[Tensor | None]]:
+        return self._embedded(images, self.grid_of(images), None, None)
 
     def _embedded(
         self, images: Tensor, grid: tuple[int, int], hidden: Tensor | None, mask_token: Tensor | None

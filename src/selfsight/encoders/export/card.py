@@ -63,7 +63,7 @@ def _verification(target: Target, found: float | None) -> str:
 def _preprocessing(encoder: TorchEncoder) -> str:
     prepare = encoder.prepare
     resized = f"{int(prepare.size / prepare.crop_pct)} pixels ({prepare.interpolation})"
-    cut = "nothing is cut away" if prepare.aspect == "keep" else f"the middle of {' x '.join(map(str, prepare.shape))} is kept"
+    cut = f"the middle of {' x '.join(map(str, prepare.shape))} is kept" if prepare.one_shape else "nothing is cut away"
     return (
         f"The shorter side is resized to {resized}, {cut}, and (pixel / 255 - mean) / std is taken with mean "
         f"{_numbers(prepare.mean)} and std {_numbers(prepare.std)}."
