@@ -108,9 +108,8 @@ def test_a_server_that_always_drops_is_given_up(server: FileServer) -> None:
 
 def test_a_stall_ends_with_the_time_limit_and_is_tried_again(server: FileServer) -> None:
     server.stalls = 1
-    begun = time.monotonic()
     assert downloaded(f"{server.address}/a.tar", Patience(timeout=1.0, tries=4, pause=0.01)) == BLOB
-    assert 0.9 < time.monotonic() - begun < 5
+    assert server.gets >= 2
     server.stalls = 1000
     with pytest.raises(OSError, match=r"a\.tar: no answer within 0\.2 s \(0 of 3000000 bytes came\)"):
         downloaded(f"{server.address}/a.tar", Patience(timeout=0.2, tries=3, pause=0.01))
