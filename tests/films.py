@@ -77,6 +77,20 @@ def still(path: Path, pixels: npt.NDArray[np.uint8]) -> Path:
     return path
 
 
+def encoded(path: Path, frames: npt.NDArray[np.uint8], rate: int = 10) -> Path:
+    """Frames [T, height, width, 3] as H.264, which loses a little."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=rate)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "12", "preset": "ultrafast"}
+        for pixels in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
 def decoded(path: Path) -> list[npt.NDArray[np.uint8]]:
     """Every frame, by decoding all from the start to the end or to the first damage."""
     pictures = []

@@ -41,7 +41,7 @@ def test_importing_the_package_and_asking_for_help_load_no_torch() -> None:
 def test_public_names_are_the_verbs() -> None:
     assert set(selfsight.__all__) == {
         "__version__", "compare", "demo", "doctor", "duplicates", "embed", "export", "finetune", "load_encoder", "predict",
-        "report", "resume", "search", "train", "views",
+        "propagate", "report", "resume", "search", "train", "views",
     }  # fmt: skip
     for name in selfsight.__all__:
         assert getattr(selfsight, name) is not None

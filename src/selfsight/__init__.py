@@ -12,7 +12,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from selfsight.api import compare, duplicates, embed, export, finetune, predict, report, resume, search, train, views
+    from selfsight.api import (
+        compare,
+        duplicates,
+        embed,
+        export,
+        finetune,
+        predict,
+        propagate,
+        report,
+        resume,
+        search,
+        train,
+        views,
+    )
     from selfsight.checkup import doctor
     from selfsight.encoders import load_encoder
     from selfsight.walkthrough import demo
@@ -27,6 +40,7 @@ _HOMES = {
     "finetune": "selfsight.api",
     "load_encoder": "selfsight.encoders",
     "predict": "selfsight.api",
+    "propagate": "selfsight.api",
     "report": "selfsight.api",
     "resume": "selfsight.api",
     "search": "selfsight.api",
@@ -45,6 +59,7 @@ __all__ = [
     "finetune",
     "load_encoder",
     "predict",
+    "propagate",
     "report",
     "resume",
     "search",

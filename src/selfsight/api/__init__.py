@@ -8,6 +8,7 @@ from selfsight.api.embedding import embed
 from selfsight.api.exporting import export
 from selfsight.api.finetuning import finetune
 from selfsight.api.predicting import predict
+from selfsight.api.propagating import propagate
 from selfsight.api.searching import duplicates, search
 from selfsight.api.training import resume, train
 from selfsight.api.viewing import views
@@ -23,6 +24,7 @@ __all__ = [
     "export",
     "finetune",
     "predict",
+    "propagate",
     "report",
     "resume",
     "search",
