@@ -233,14 +233,22 @@ def test_a_signal_ends_it_with_the_command_that_goes_on(
     words = ["propagate", ENCODER, f"{tmp_path}/frames", f"{tmp_path}/truth/00000.png", "--out", f"{out}", "--size", "96"]
     monkeypatch.setattr(sys, "argv", ["selfsight", *words])
 
+    over = threading.Event()
+
     def when_begun() -> None:
         while not (out / "masks/00003.png").is_file():
-            threading.Event().wait(0.001)
+            if over.wait(0.001):
+                return
         os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=when_begun, daemon=True).start()
-    with pytest.raises(SystemExit) as stopped:
-        main(words)
+    waiting = threading.Thread(target=when_begun)
+    waiting.start()
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            main(words)
+    finally:
+        over.set()
+        waiting.join()
     told = capsys.readouterr().err
     assert stopped.value.code == 130
     assert told.startswith("selfsight: stopped by SIGINT; masks that are done are kept; go on with: selfsight propagate ")
@@ -288,6 +296,9 @@ def changed(place: Path, folder: Path, what: str) -> dict[str, Any]:
         Image.fromarray(np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH)).save(bad)
     elif what == "no picture":
         bad.write_text("a mask")
+    elif what == "damage":
+        write_ids(bad, np.random.default_rng(0).integers(0, 9, (HEIGHT, WIDTH), dtype=np.uint8))
+        bad.write_bytes(bad.read_bytes()[:-400])
     elif what == "a small object":
         ids = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
         ids[20:40, 20:40], ids[0, 0] = 1, 4
@@ -303,6 +314,7 @@ def changed(place: Path, folder: Path, what: str) -> dict[str, Any]:
         ("colours", r"bad\.png: holds colours or wide numbers \(mode RGB\); expected an indexed PNG, whose numbers say"),
         ("blurred edges", r"bad\.png: holds 254 different numbers; expected at most 32 objects and no blurred edges"),
         ("no picture", r"bad\.png: cannot be read \(no known image format\); expected an indexed PNG"),
+        ("damage", r"bad\.png: cannot be read \(.*truncated.*\); expected an indexed PNG"),
         ("nothing", r"bad\.png: does not exist; expected an indexed PNG"),
         ("a small object", r"bad\.png: object 4 is too small for a map of 12 x 18 places; give a larger --size"),
     ],
@@ -321,6 +333,7 @@ def test_a_wrong_mask_is_one_line_and_leaves_nothing(what: str, message: str, pl
         ("00010.png", r"00010\.png: no frame has this name; frames go from 00000 to 00009"),
         ("00009.png", r"holds no mask of a frame between the first and the last, which DAVIS leaves out"),
         ("00003.png", r"00003\.png: has 8 x 8 pixels; expected 96 x 64"),
+        ("00004.png", r"00004\.png: holds colours or wide numbers \(mode RGB\)"),
     ],
 )
 def test_wrong_true_masks_are_told_before_the_work(name: str | None, message: str, place: Path, tmp_path: Path) -> None:
@@ -328,6 +341,8 @@ def test_wrong_true_masks_are_told_before_the_work(name: str | None, message: st
     if name:
         side = (8, 8) if name == "00003.png" else (HEIGHT, WIDTH)
         write_ids(tmp_path / "truth" / name, np.ones(side, dtype=np.uint8))
+    if name == "00004.png":
+        Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "truth" / name)
     with pytest.raises(DataError, match=message):
         propagate(place, tmp_path / "out", truth=tmp_path / "truth")
     assert not (tmp_path / "out").exists()

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import pictures
 from moving import film
+from selfsight import api
 from selfsight.cli import main
 
 GUIDE = (Path(__file__).parent.parent / "docs" / "video.md").read_text(encoding="utf-8")
@@ -20,12 +22,15 @@ def blocks(language: str) -> list[str]:
 
 
 def test_its_commands_and_its_python_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], one_thread: None
 ) -> None:
     moving = film(8)
     moving.file(tmp_path / "clip.mp4")
     moving.folder(tmp_path / "frames")
     shutil.copy(moving.truth(tmp_path / "true") / "00000.png", tmp_path / "first.png")
+    pictures.folder(tmp_path / "photos", 12, labelled=False)
+    small = {"batch_size": 8, "workers": 0}
+    api.train(tmp_path / "photos", tmp_path / "runs/mine", backbone="vit_w32_d1_p8", epochs=1, set=small)
     monkeypatch.chdir(tmp_path)
     commands = [line for block in blocks("bash") for line in block.splitlines()]
     assert len(commands) == 2

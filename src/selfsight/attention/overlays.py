@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.uint8]
 
-_STRENGTH = 0.45
+_STRENGTH = 0.35
 """Share of an object's colour in its pixels."""
 _LINE = 300
 """The outline is a pixel wide, and one more for as many pixels of the shorter side."""

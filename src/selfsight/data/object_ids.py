@@ -33,26 +33,30 @@ def palette() -> npt.NDArray[np.uint8]:
 
 def read_ids(path: Path) -> Ids:
     """[h, w]; `DataError` for what is no picture of numbers."""
+    image = _opened(path)
+    try:
+        with reasons():
+            return np.array(image, dtype=np.uint8)
+    except UndecodableError as error:
+        raise DataError(f"{path}: cannot be read ({error}); {_EXPECTED}") from None
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height, without decompressing; `DataError` as `read_ids`, but for damage within."""
+    return _opened(path).size
+
+
+def _opened(path: Path) -> Image.Image:
     if not path.is_file():
         raise DataError(f"{path}: does not exist; {_EXPECTED}")
     try:
         with reasons():
             image = open_pillow(path.read_bytes(), MAX_PIXELS)
-            image.load()
     except UndecodableError as error:
         raise DataError(f"{path}: cannot be read ({error}); {_EXPECTED}") from None
     if image.mode not in ("P", "L", "1"):
         raise DataError(f"{path}: holds colours or wide numbers (mode {image.mode}); {_EXPECTED}")
-    return np.array(image, dtype=np.uint8)
-
-
-def size_of(path: Path) -> tuple[int, int]:
-    """Width and height, without decompressing; `DataError` for what is no picture."""
-    try:
-        with reasons():
-            return open_pillow(path.read_bytes(), MAX_PIXELS).size
-    except UndecodableError as error:
-        raise DataError(f"{path}: cannot be read ({error}); {_EXPECTED}") from None
+    return image
 
 
 def objects_in(ids: Ids) -> list[int]:
