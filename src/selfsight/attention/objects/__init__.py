@@ -5,9 +5,12 @@ To add one: a file here with a `Finder`, and a line in `FINDERS`; `tests/test_ob
 
 from __future__ import annotations
 
-from selfsight.attention.objects.base import Box, Finder, Found, box_of
+from selfsight.attention.objects.base import Box, Finder, Found, box_of, in_pixels
+from selfsight.attention.objects.kmeans import KMeans
+from selfsight.attention.objects.lost import Lost
 from selfsight.attention.objects.threshold import Threshold
+from selfsight.attention.objects.tokencut import TokenCut
 
-FINDERS: dict[str, type[Finder]] = {"attention": Threshold}
+FINDERS: dict[str, type[Finder]] = {"tokencut": TokenCut, "lost": Lost, "attention": Threshold, "kmeans": KMeans}
 
-__all__ = ["FINDERS", "Box", "Finder", "Found", "box_of"]
+__all__ = ["FINDERS", "Box", "Finder", "Found", "box_of", "in_pixels"]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from selfsight.attention.seeing import Seen
 
 Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.floating]
+_ALIKE = 1e-5
+"""Of the largest feature: differences below it are rounding."""
 
 
 class Box(NamedTuple):
@@ -40,7 +45,39 @@ class Finder(ABC):
         """At most `count` objects, the surest first; none where there is nothing to tell apart (a picture of one colour)."""
 
 
+def looked_in(seen: Seen) -> Floats:
+    """[N, K]: what likeness of places is measured by. Keys of a ViT as they are, which is how the papers take them.
+
+    Of a CNN its map without the mean over the picture: behind a ReLU nothing is negative, so all places would be alike.
+    """
+    return seen.keys - seen.keys.mean(0) if seen.keys is seen.patches else seen.keys
+
+
+def all_alike(features: Floats) -> bool:
+    """Whether the places [N, D] differ by no more than rounding does: of these nothing can be told apart."""
+    return bool(np.ptp(features, axis=0).max() <= _ALIKE * np.abs(features).max())
+
+
+def part_with(mask: Bools, place: int) -> Bools:
+    """The part of a mask [h, w] that is connected (by sides) to one of its places, counted row by row."""
+    parts, _ = ndimage.label(mask)
+    found: Bools = parts == parts.flat[place]
+    return found
+
+
 def box_of(mask: Bools) -> Box:
     """The least box around a mask that is not empty."""
     ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return Box(int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1)
+
+
+def in_pixels(box: Box, place: tuple[float, float], size: tuple[int, int]) -> Box:
+    """A box in places -> in pixels, where a `place` is so many pixels high and wide and the picture (height, width) of `size`.
+
+    A pixel belongs to the place in which its middle lies; the picture may end within its last places.
+    """
+    (high, wide), (height, width) = place, size
+    xs = (min(width, math.ceil(x * wide - 0.5)) for x in (box.left, box.right))
+    ys = (min(height, math.ceil(y * high - 0.5)) for y in (box.top, box.bottom))
+    (left, right), (top, bottom) = xs, ys
+    return Box(left, top, right, bottom)

@@ -21,6 +21,8 @@ class Threshold(Finder):
         """The score of a part is the share of the attention that it holds."""
         assert seen.attention is not None
         attention = seen.attention.mean(0).reshape(seen.grid)
+        if attention.min() == attention.max():
+            return []
         kept = smallest_set(attention.ravel(), self.mass).reshape(seen.grid)
         parts, number = ndimage.label(kept)
         found = []
