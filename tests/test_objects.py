@@ -36,7 +36,7 @@ def thing(kind: int = 1) -> Mask:
 
 def two_things() -> Mask:
     mask = thing()
-    mask[1:3, 8:11] = 2
+    mask[1:3, 7:10] = 2
     return mask
 
 

@@ -6,6 +6,7 @@ Argument names are those of the command line.
 from selfsight.api.comparing import compare, report
 from selfsight.api.embedding import embed
 from selfsight.api.exporting import export
+from selfsight.api.finding import objects
 from selfsight.api.finetuning import finetune
 from selfsight.api.predicting import predict
 from selfsight.api.propagating import propagate
@@ -23,6 +24,7 @@ __all__ = [
     "embed",
     "export",
     "finetune",
+    "objects",
     "predict",
     "propagate",
     "report",

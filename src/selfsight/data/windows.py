@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,13 +25,15 @@ _RUNS = 4
 class Window(NamedTuple):
     """Samples `start` to `stop` of a source, prepared.
 
-    `batches` are (indices of samples, images [b, C, H, W]) of one shape each, indices ascending; `bad` could not be read.
+    `batches` are (indices of samples, images [b, C, H, W]) of one shape each, indices ascending; `bad` could not be read, in
+    their order. `sizes` are height and width of each picture before it was prepared, by index.
     """
 
     start: int
     stop: int
     batches: list[tuple[list[int], Tensor]]
     bad: list[BadImage]
+    sizes: dict[int, tuple[int, int]]
 
 
 class _Pictures(Work[Window]):
@@ -47,22 +50,26 @@ class _Pictures(Work[Window]):
         start = self.start + number * self.batch_size
         stop = min(self.stop, start + self.batch_size)
         found: dict[torch.Size, list[tuple[int, Tensor]]] = {}
-        bad = []
+        bad, sizes = [], {}
         for index in range(start, stop):
-            image = self._prepared(index)
-            if isinstance(image, BadImage):
-                bad.append(image)
+            made = self._prepared(index)
+            if isinstance(made, BadImage):
+                bad.append(made)
             else:
+                image, sizes[index] = made
                 found.setdefault(image.shape, []).append((index, image))
         batches = [([i for i, _ in pairs], torch.stack([image for _, image in pairs])) for pairs in found.values()]
-        return Window(start, stop, batches, bad)
+        return Window(start, stop, batches, bad, sizes)
 
-    def _prepared(self, index: int) -> Tensor | BadImage:
+    def _prepared(self, index: int) -> tuple[Tensor, tuple[int, int]] | BadImage:
         if index in self.avoid:
             return BadImage(self.source.keys[index], self.avoid[index])
         with self.holding(index):
             image = read_picture(self.source, index, self.read)
-            return image if isinstance(image, BadImage) else self.prepare(image)
+            if isinstance(image, BadImage):
+                return image
+            height, width = image.shape[:2] if isinstance(image, np.ndarray) else image.size[::-1]
+            return self.prepare(image), (height, width)
 
 
 def image_windows(
@@ -106,7 +113,8 @@ def _by_shape(runs: list[Window], batch_size: int) -> Window:
     for parts in found.values():
         indices, images = [i for part, _ in parts for i in part], torch.cat([images for _, images in parts])
         batches += [(indices[at : at + batch_size], images[at : at + batch_size]) for at in range(0, len(indices), batch_size)]
-    return Window(runs[0].start, runs[-1].stop, batches, [image for run in runs for image in run.bad])
+    sizes = {index: size for run in runs for index, size in run.sizes.items()}
+    return Window(runs[0].start, runs[-1].stop, batches, [image for run in runs for image in run.bad], sizes)
 
 
 def image_batches(

@@ -10,7 +10,7 @@ from selfsight.attention.objects.base import Bools, Finder, Floats, Found, all_a
 from selfsight.attention.seeing import Seen
 
 Ints = npt.NDArray[np.int64]
-CLUSTERS = 4
+CLUSTERS = 5
 _ROUNDS = 100
 _INSIDE = 0.5
 """Of the share of the frame that places have by chance."""
@@ -75,10 +75,11 @@ class KMeans(Finder):
 
 
 def _frame(grid: tuple[int, int]) -> Bools:
-    """The outermost places [h, w]; along a side of one or two places there is no inside to tell them from."""
-    frame = np.zeros(grid, dtype=np.bool_)
-    if grid[0] > 2:
-        frame[[0, -1]] = True
-    if grid[1] > 2:
-        frame[:, [0, -1]] = True
+    """Places [h, w] near the edge; along a side of one or two places there is no inside to tell them from.
+
+    An eighth of each side, since the outermost places of a CNN's map differ from all others by the zeros beyond them.
+    """
+    frame = np.ones(grid, dtype=np.bool_)
+    across, down = (slice(None) if side < 3 else slice(round(side / 8) or 1, -(round(side / 8) or 1)) for side in grid)
+    frame[across, down] = False
     return frame

@@ -8,13 +8,15 @@ from selfsight.attention.maps import smallest_set
 from selfsight.attention.objects.base import Finder, Found, box_of
 from selfsight.attention.seeing import Seen
 
+MASS = 0.6
+
 
 class Threshold(Finder):
     """Mean over the heads, thresholded to the share `mass` (section 4.2.1 of Caron et al. 2021 states 0.6 and 0.8)."""
 
     needs_attention = True
 
-    def __init__(self, mass: float = 0.6) -> None:
+    def __init__(self, mass: float = MASS) -> None:
         self.mass = mass
 
     def find(self, seen: Seen, count: int) -> list[Found]:
