@@ -159,7 +159,7 @@ def _same_images(source: Source, eyes: Eyes) -> dict[str, Any]:
 
 
 def _look(looking: Looking, progress: Progress, bearing: Tolerance, watch: Watch, batch_size: int, workers: int) -> None:
-    """Look at what no row is of yet. On Ctrl-C and SIGTERM `Interrupted` is raised once the window at hand is written."""
+    """Look at what no row is of yet. On Ctrl-C and SIGTERM `Interrupted` is raised at once; the windows before are written."""
     source, eyes, what = looking.source, looking.eyes, f"looking for objects in {Path(looking.source.location).name}"
     windows = image_windows(
         source,
@@ -173,9 +173,10 @@ def _look(looking: Looking, progress: Progress, bearing: Tolerance, watch: Watch
     with Stop() as stop:
         try:
             for window in stop.waiting(windows):
-                progress.add(looking.rows(window))
+                with stop.at_once():
+                    rows = looking.rows(window, lambda done: watch.advance(what, progress.done + done, progress.total))
+                progress.add(rows)
                 bearing.check(progress.bad, progress.done, progress.total, source.location)
-                watch.advance(what, progress.done, progress.total)
                 stop.check()
         except Asked as asked:
             done = f"{progress.done} of {progress.total} images are done"

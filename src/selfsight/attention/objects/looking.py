@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
 from selfsight.attention.objects.base import Bools, Finder, Found, box_of
@@ -38,14 +39,18 @@ class Looking:
     count: int
     refine: str
 
-    def rows(self, window: Window) -> list[Row]:
+    def rows(self, window: Window, told: Callable[[int], None]) -> list[Row]:
         """A row for each sample of the window, in order: sample, key, width, height and objects with their segmentation (RLE),
-        bbox (left, top, width, height), area and score; or key and why it is `bad`."""
+        bbox (left, top, width, height), area and score; or key and why it is `bad`. `told` hears how many are done."""
         rows: dict[int, Row] = {}
         for indices, images in window.batches:
-            for index, seen in zip(indices, self._seen(images), strict=True):
-                found = self.finder.find(seen, self.count) if seen is not None else []
-                rows[index] = self._row(index, window.sizes[index], found)
+            every = zip(indices, self._seen(images), strict=True)
+            # Where other programs are at work, threads that wait for one another over small matrices take 20 times as long.
+            with threadpool_limits(1, user_api="blas"):
+                for index, seen in every:
+                    found = self.finder.find(seen, self.count) if seen is not None else []
+                    rows[index] = self._row(index, window.sizes[index], found)
+                    told(len(rows))
         unread = (index for index in range(window.start, window.stop) if index not in window.sizes)
         rows |= {index: _bad(image) for index, image in zip(unread, window.bad, strict=True)}
         return [rows[index] for index in sorted(rows)]
