@@ -18,6 +18,7 @@ import pictures
 from selfsight.attention.objects.files import FORMS, check_names, form_and_place
 from selfsight.attention.objects.files.base import place_of
 from selfsight.attention.objects.looking import Row
+from selfsight.data.object_ids import read_ids
 from selfsight.data.sources import Source, open_source
 from selfsight.errors import ConfigError, DataError, InputError
 from selfsight.manifest import encode_mask
@@ -76,7 +77,7 @@ def test_pycocotools_loads_the_file(source: Source, tmp_path: Path) -> None:
 
 def test_png_masks_hold_numbers(source: Source, tmp_path: Path) -> None:
     out = written("masks", source, tmp_path / "masks")
-    numbers = np.asarray(Image.open(out / place_of(source.keys[0], ".png")))
+    numbers = read_ids(out / place_of(source.keys[0], ".png"))
     np.testing.assert_array_equal(numbers, block(0) + 2 * block(1))
     assert not np.asarray(Image.open(out / place_of(source.keys[1], ".png"))).any()
     assert json.loads((out / "objects.json").read_text()) == ABOUT

@@ -182,7 +182,7 @@ def test_an_empty_folder_of_parts_and_one_of_somebody_else(images: Path, tmp_pat
     [
         ({"method": "lots"}, ConfigError, r"--method: no method 'lots'\. Did you mean 'lost'\?"),
         ({"refine": "crf"}, ConfigError, r"--refine: no way 'crf'\. Valid are: guided, none"),
-        ({"count": 0}, ConfigError, r"--count: expected 1 to 255\. Got 0\."),
+        ({"count": 0}, ConfigError, r"--count: expected 1 to 254\. Got 0\."),
         ({"mass": 0.5}, ConfigError, r"--mass 0\.5: is of --method attention alone; leave it out with tokencut"),
         ({"mass": 2.0, "method": "attention"}, ConfigError, r"--mass: expected a share above 0 and below 1.* Got 2\."),
         ({"sheet": "sheet.gif"}, InputError, r"--sheet sheet\.gif: expected a file that ends in \.png"),

@@ -23,6 +23,7 @@ from selfsight.attention.objects.threshold import MASS, Threshold
 from selfsight.attention.seeing import Eyes
 from selfsight.data.decode import Picture
 from selfsight.data.loader import read_picture
+from selfsight.data.object_ids import VOID
 from selfsight.data.sheet import rgb
 from selfsight.data.sources import BadImage, Source, absolute, first, open_source
 from selfsight.data.tolerance import Tolerance, listed
@@ -33,7 +34,7 @@ from selfsight.errors import ConfigError, InputError, Interrupted, WeightsError,
 from selfsight.runs import alone, append_jsonl, bad_list_of, environment, remove_folder, write_atomic
 from selfsight.ssl.signals import Asked, Stop
 
-_MOST = 255
+_MOST = VOID - 1
 """Objects of a picture: what a PNG of a byte a pixel numbers."""
 
 

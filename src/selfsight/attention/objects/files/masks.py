@@ -9,18 +9,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from selfsight.attention.objects.colours import COLOURS
 from selfsight.attention.objects.files.base import Form, Rows, place_of
 from selfsight.attention.objects.looking import Row, mask_of
+from selfsight.data.object_ids import Ids, palette
 from selfsight.data.sources import Source
 from selfsight.runs import write_json_atomic
 
-_PALETTE = np.concatenate([[(0, 0, 0)], np.resize(COLOURS, (255, 3))]).astype(np.uint8).tobytes()
-
 
 class Masks(Form):
-    """`KEY.png` for every image: 0 is no object, 1 the surest one; indexed colours make them visible. `objects.json` says how
-    they were found."""
+    """`KEY.png` for every image: 0 is no object, 1 the surest one, in the colours of DAVIS, as `propagate` takes them.
+    `objects.json` says how they were found."""
 
     folder = True
 
@@ -31,11 +29,11 @@ class Masks(Form):
             at = path / place_of(row["key"], ".png")
             at.parent.mkdir(parents=True, exist_ok=True)
             image = Image.fromarray(_numbered(row))
-            image.putpalette(_PALETTE)
+            image.putpalette(palette().tobytes())
             image.save(at)
 
 
-def _numbered(row: Row) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _numbered(row: Row) -> Ids:
     """[height, width]; where refined masks overlap, the surer object is above."""
     numbers = np.zeros((row["height"], row["width"]), dtype=np.uint8)
     for number, each in reversed(list(enumerate(row["objects"], 1))):
