@@ -165,7 +165,20 @@ def test_what_was_begun_with_something_else_is_refused_in_one_line(images: Path,
     assert api.objects(**begun, sheet=tmp_path / "s.png")["resumed"] > 0
 
 
-def test_an_empty_folder_of_parts_and_one_of_somebody_else(images: Path, tmp_path: Path) -> None:
+def test_half_a_folder_of_a_killed_process_is_made_anew(images: Path, tmp_path: Path) -> None:
+    begun: dict[str, Any] = {"method": "kmeans", "format": "masks", "batch_size": 2, "max_bad": 50}
+    with pytest.raises(KeyboardInterrupt):
+        api.objects(VIT, images, tmp_path / "set", watch=Impatient(), **begun)
+    half = tmp_path / "set.parts" / "made"
+    half.mkdir()
+    (half / "of-before.png").touch()
+    api.objects(VIT, images, tmp_path / "set", **begun)
+    assert len(list((tmp_path / "set").rglob("*.png"))) == 19
+    with pytest.raises(InputError, match="set: is not empty; expected a new folder"):
+        api.objects(VIT, images, tmp_path / "set", **begun)
+
+
+def test_parts_of_somebody_else_and_damaged_ones_are_left_alone(images: Path, tmp_path: Path) -> None:
     parts = tmp_path / "o.json.parts"
     parts.mkdir()
     (parts / "notes.txt").touch()

@@ -19,7 +19,7 @@ TAU, EPS = 0.2, 1e-5
 """A cosine above TAU is an edge of weight 1, any other one of weight EPS."""
 _FEW = 256
 """Places of which the whole matrix is solved sooner than Lanczos has begun."""
-_EXACT, _STEPS = 1e-12, 2000
+_EXACT, _RESTARTS = 1e-12, 100
 _CORNERS = 3
 """Of the picture in a side that is background."""
 _LEAST = 0.5
@@ -108,7 +108,7 @@ class Graph:
         operator = LinearOperator((len(root), len(root)), matvec=times, dtype=np.float64)
         begin = np.random.default_rng(0).standard_normal(len(root))
         try:
-            values, vectors = eigsh(operator, k=1, which="LA", v0=begin, tol=_EXACT, maxiter=_STEPS)
+            values, vectors = eigsh(operator, k=1, which="LA", v0=begin, tol=_EXACT, maxiter=_RESTARTS)
         except ArpackNoConvergence:  # eigenvalues that lie too close together
             return self._plain()
         return vectors[:, 0] / root, float(1 - values[0])
