@@ -33,7 +33,8 @@ class Yolo(Form):
             name = place.with_suffix(ending if ending.lower() in IMAGES else ".jpg").name
             _add_image(_opened(path / "images" / place.with_name(name)), source, row)
         told = "".join(f"# {name}: {json.dumps(value)}\n" for name, value in about.items())
-        lines = f"path: .\ntrain: images\nval: images\nnames:\n  0: {CATEGORY}\n"
+        # Without `path` the folder of this file is meant; "." would be the one where the program is started.
+        lines = f"train: images\nval: images\nnames:\n  0: {CATEGORY}\n"
         (path / "data.yaml").write_text(told + lines, encoding="utf-8")
 
     def line(self, row: Row, each: Row) -> str:
