@@ -96,3 +96,14 @@ def test_the_smallest_set_that_holds_the_mass() -> None:
     weights = np.array([[0.1, 0.5, 0.2, 0.2], [4.0, 1.0, 1.0, 2.0]])
     assert smallest_set(weights, 0.6).tolist() == [[False, True, False, True], [True, False, False, True]]
     assert smallest_set(weights[0], 1.0).all()
+
+
+@pytest.mark.parametrize("spec", [VITS[0], "random/resnet18?size=64"])
+def test_the_whole_picture_is_summed_up_as_the_default_pool_does(spec: str) -> None:
+    """CLS of a ViT, the pooled map of a CNN: of a square picture that is pressed into the very pixels which `encode` takes."""
+    encoder = load_encoder(f"{spec}&crop=1")
+    assert isinstance(encoder, TorchEncoder)
+    side = encoder.input_size
+    seen = Eyes(encoder)(picture(side, side))
+    assert seen.summary is not None
+    np.testing.assert_allclose(seen.summary, encoder.encode(encoder.prepare(picture(side, side))[None])[0], atol=1e-5)

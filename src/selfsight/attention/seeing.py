@@ -27,13 +27,15 @@ class Seen:
     `patches` [N, D] are the features after the last norm: patches of a ViT, places in the last map of a CNN. `keys` [N, K] are
     those in which objects are looked for: the keys of the last block, as LOST and TokenCut take them, of a CNN its map again.
     `attention` [heads, N] is what CLS takes of each place in the block that was asked for, as the softmax gave it: a row adds up
-    to 1 with what CLS takes of itself and of registers. None where there is no CLS: CNNs, and ViTs that pool patches.
+    to 1 with what CLS takes of itself and of registers. None where there is no CLS: CNNs, and ViTs that pool patches. `summary`
+    [W] stands for the whole picture: CLS, or what the network pools.
     """
 
     grid: tuple[int, int]
     patches: Floats
     keys: Floats
     attention: Floats | None = None
+    summary: Floats | None = None
 
 
 class Eyes:
@@ -63,14 +65,15 @@ class Eyes:
     def see(self, images: Tensor) -> list[Seen]:
         """Prepared pictures [B, C, H, W] of one shape."""
         tokens, entries = self.watched(images)
+        patches, summaries = _floats(tokens.patches), _floats(tokens.summary)
         if not entries:
-            return [Seen(tokens.grid, patches, patches) for patches in _floats(tokens.patches)]
+            return [Seen(tokens.grid, each, each, None, summary) for each, summary in zip(patches, summaries, strict=True)]
         prefix = entries[-1].x.shape[1] - tokens.patches.shape[1]
         keys = _floats(entries[-1].keys()[:, prefix:])
         taken: Sequence[Floats | None] = [None] * len(keys)
         if tokens.cls is not None:
             taken = list(_floats(entries[self.block].attention(slice(0, 1))[:, :, 0, prefix:]))
-        return [Seen(tokens.grid, *each) for each in zip(_floats(tokens.patches), keys, taken, strict=True)]
+        return [Seen(tokens.grid, *each) for each in zip(patches, keys, taken, summaries, strict=True)]
 
     def watched(self, images: Tensor) -> tuple[Tokens, list[Entry]]:
         """Tokens, and what went into each block; of a network without blocks that are known, none."""
