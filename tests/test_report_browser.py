@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from browsers import chromium, complaints, requests, start_afresh, waiting
 from results_folder import INCUMBENT, build
 from selfsight.reporting import render
-
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (pip install selenium)")
-waiting = pytest.importorskip("selenium.webdriver.support.ui")
-DRIVER = shutil.which("chromedriver") or "/usr/bin/chromedriver"
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if not (shutil.which("chromium") and Path(DRIVER).is_file()):
-        message = "no browser: install chromium and chromium-driver"
-        if os.environ.get("SELFSIGHT_REQUIRE_BROWSER") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    options = webdriver.ChromeOptions()
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-background-networking",
-        "--disable-dev-shm-usage",
-        "--disable-gpu",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    with chromium() as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +35,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def open_page(browser: Any, page: Path, width: int) -> None:
-    for log in ("browser", "performance"):
-        browser.get_log(log)
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    start_afresh(browser, width)
     browser.get(page.as_uri())
     drawn = "return [...document.querySelectorAll('.plot')].every(p => p.querySelector('.main-svg'))"
     waiting.WebDriverWait(browser, 60).until(lambda page: page.execute_script(drawn), "not all plots were drawn within a minute")
-
-
-def requests(browser: Any) -> list[str]:
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
 
 
 @pytest.mark.parametrize("width", [1280, 420])
@@ -85,7 +55,7 @@ def test_the_page_is_silent_offline_and_complete(browser: Any, pages: dict[str, 
     sentence = browser.find_element("css selector", "#verdict .sentence")
     assert sentence.is_displayed()
     assert sentence.text.startswith("No labels, so no verdict" if kind == "label-free" else f"Keep {INCUMBENT}")
-    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert complaints(browser) == []
     asked = requests(browser)
     assert asked and [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
 
