@@ -27,10 +27,10 @@ def test_help_names_every_verb_and_no_other() -> None:
     assert done.returncode == 0
     for verb in (
         "train", "compare", "report", "finetune", "predict", "embed", "export", "search", "duplicates", "objects",
-        "propagate", "demo", "views", "doctor",
+        "propagate", "demo", "views", "doctor", "explore",
     ):  # fmt: skip
         assert f" {verb} " in done.stdout
-    for missing in ("attend", "synth", "explore"):
+    for missing in ("attend", "synth"):
         assert f" {missing} " not in done.stdout
 
 
@@ -41,7 +41,8 @@ def test_importing_the_package_and_asking_for_help_load_no_torch() -> None:
 
 def test_public_names_are_the_verbs() -> None:
     assert set(selfsight.__all__) == {
-        "__version__", "compare", "demo", "doctor", "duplicates", "embed", "export", "finetune", "load_encoder", "objects",
+        "__version__", "compare", "demo", "doctor", "duplicates", "embed", "export", "finetune", "load_encoder",
+        "objects", "explore",
         "predict", "propagate", "report", "resume", "search", "train", "views",
     }  # fmt: skip
     for name in selfsight.__all__:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from selfsight.checkup import doctor
     from selfsight.encoders import load_encoder
+    from selfsight.explorer import explore
     from selfsight.walkthrough import demo
 
 _HOMES = {
@@ -37,6 +38,7 @@ _HOMES = {
     "doctor": "selfsight.checkup",
     "duplicates": "selfsight.api",
     "embed": "selfsight.api",
+    "explore": "selfsight.explorer",
     "export": "selfsight.api",
     "finetune": "selfsight.api",
     "load_encoder": "selfsight.encoders",
@@ -57,6 +59,7 @@ __all__ = [
     "doctor",
     "duplicates",
     "embed",
+    "explore",
     "export",
     "finetune",
     "load_encoder",

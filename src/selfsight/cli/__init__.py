@@ -15,6 +15,7 @@ import typer
 from selfsight.cli.app import app
 from selfsight.cli.comparing import compare, report
 from selfsight.cli.embedding import embed
+from selfsight.cli.exploring import explore
 from selfsight.cli.exporting import export
 from selfsight.cli.finding import objects
 from selfsight.cli.finetuning import finetune, predict
@@ -27,7 +28,7 @@ from selfsight.errors import ElsewhereError, SelfsightError
 VERBS: dict[str, tuple[Callable[..., None], ...]] = {
     "The main job": (train, compare, report),
     "Use an encoder": (finetune, predict, embed, export, search, duplicates),
-    "See what it looks at": (objects, propagate),
+    "See what it looks at": (objects, propagate, explore),
     "Start here": (demo, views, doctor),
 }
 for _panel, _verbs in VERBS.items():
