@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from encoded_pictures import HEIGHT, RGB, WIDTH, encoded, oriented, scene
 from exploring import Server, explored, serving
 from selfsight import metrics
 from selfsight.attention.seeing import Eyes
+from selfsight.cli import main
 from selfsight.data.decode import decode
 from selfsight.data.sources import open_source
 from selfsight.encoders import load_encoder
@@ -41,9 +43,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     data = pictures.folder(tmp_path_factory.mktemp("explore") / "photos", 24, labelled=False)
     for name in ("<img src=x onerror=alert(1)>.png", "a'\"&.png"):
         pictures.noise(data / name)
+    pictures.noise(data / "no-text.png").rename(os.fsdecode(os.fsencode(data) + b"/\xff.png"))
     (data / "broken.png").write_bytes(encoded(scene())[:200])
     with serving(explored(VIT, data, with_=CNN)) as running:
         yield running
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith(("looking", "reading"))] == []
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +71,8 @@ def test_it_says_what_it_is_and_how_much_memory_it_takes(server: Server) -> None
     about = server.get("/api/about")
     assert [each["spec"] for each in about["encoders"]] == [VIT, CNN]
     assert [each["kind"] for each in about["encoders"]] == ["ViT", "CNN"]
-    assert about["encoders"][0]["memory"] == "26 images, 432 places, 17 KiB in memory"
-    assert about["data"]["images"] == 27
+    assert about["encoders"][0]["memory"] == "27 images, 456 places, 18 KiB in memory"
+    assert about["data"]["images"] == 28
 
 
 def test_a_look_holds_the_attention_of_each_head_and_a_cnn_has_none(server: Server, opened: str) -> None:
@@ -195,7 +199,7 @@ def test_names_of_files_come_to_nothing(server: Server, name: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("path", "status"),
     [
-        ("/api/data/27/small", 404),
+        ("/api/data/28/small", 404),
         ("/api/data/-1/small", 404),
         (f"/api/data/{'9' * 5000}/small", 404),
         ("/api/data?start=x", 404),
@@ -348,10 +352,13 @@ def test_many_alike_places_of_one_image_do_not_hide_the_others() -> None:
     assert [near.image for near in places.like_place(unit[0], 3, without=0)] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_program_prints_its_address_and_ends_cleanly(
-    number: signal.Signals, tmp_path: Path, environment_of: dict[str, str]
-) -> None:
+def test_names_of_all_kinds_are_listed_as_text(server: Server) -> None:
+    keys = [each["key"] for each in server.get("/api/data")["images"]]
+    assert {"<img src=x onerror=alert(1)>.png", "a'\"&.png", "\\xff.png"} <= set(keys)
+
+
+def test_the_program_prints_its_address_and_ends_cleanly(tmp_path: Path, environment_of: dict[str, str]) -> None:
+    """By SIGTERM; the test of the guide presses Ctrl-C."""
     data = pictures.folder(tmp_path / "photos", 3, labelled=False)
     command = [sys.executable, "-c", "from selfsight.cli import main; main()", "explore", VIT, str(data)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment_of)
@@ -365,10 +372,31 @@ def test_the_program_prints_its_address_and_ends_cleanly(
     assert running.get("/api/about")["data"]["images"] == 3
     waiting = socket.create_connection(("127.0.0.1", running.port))  # one who says nothing does not hold it up
     time.sleep(0.1)
-    process.send_signal(number)
+    process.terminate()
     _, error = process.communicate(timeout=60)
     waiting.close()
     assert (process.returncode, error) == (0, "")
+
+
+def test_who_stops_it_while_it_indexes_can_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SELFSIGHT_CACHE", str(tmp_path / "cache"))
+    data = pictures.folder(tmp_path / "photos", 600, labelled=False, size=8)
+
+    def stop() -> None:
+        while not list(tmp_path.rglob("part-000001.safetensors")):
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    waiting = threading.Thread(target=stop)
+    waiting.start()
+    with pytest.raises(SystemExit) as left:
+        main(["explore", VIT, str(data)])
+    waiting.join()
+    assert left.value.code == 130
+    assert "stopped by SIGINT; what was indexed is kept: go on with: selfsight " in capsys.readouterr().err
+    assert 2 <= len(list(tmp_path.rglob("part-*.safetensors"))) < 38
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from selfsight import device as devices
 from selfsight.api import Silent, Watch
 from selfsight.attention.seeing import Eyes
-from selfsight.data.sources import Source, first, open_source
+from selfsight.data.sources import first, open_source
 from selfsight.encoders import load_encoder
 from selfsight.errors import ConfigError, WeightsError
 from selfsight.explorer.album import Album
@@ -91,8 +91,9 @@ def opened(
     if source is None:
         return Viewer([Onlooker(each, on) for each in eyes], None), tuple(notes)
     source = first(source, limit)
-    onlookers = [_with_index(each, source, Reading(on, workers, watch.advance, watch.say)) for each in eyes]
-    return Viewer(onlookers, Album(source, eyes[0].encoder.read)), tuple(notes)
+    album = Album(source, eyes[0].encoder.read)
+    onlookers = [_with_index(each, album, Reading(on, workers, watch.advance, watch.say)) for each in eyes]
+    return Viewer(onlookers, album), tuple(notes)
 
 
 def _eyes(spec: str, size: int | None, max_pixels: int | None, on: torch.device, alone: bool, watch: Watch) -> Eyes:
@@ -110,12 +111,12 @@ def _eyes(spec: str, size: int | None, max_pixels: int | None, on: torch.device,
     return Eyes(loaded, size)
 
 
-def _with_index(eyes: Eyes, source: Source, reading: Reading) -> Onlooker:
-    found = indexed(eyes, source, reading)
+def _with_index(eyes: Eyes, album: Album, reading: Reading) -> Onlooker:
+    found = indexed(eyes, album.source, reading)
     if found.bad:
         worst = found.bad[0]
         reading.say(f"{len(found.bad)} images cannot be read and are left out, first {worst.key} ({worst.reason})")
-    onlooker = Onlooker(eyes, reading.device, source, found)
+    onlooker = Onlooker(eyes, reading.device, album, found)
     reading.say(f"{eyes.encoder.spec}: {onlooker.about()['memory']}")
     return onlooker
 

@@ -39,7 +39,8 @@ class Guard:
         self.names = {"localhost", *(name.lower() for name in names)}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
             return
 
         async def sending(message: Message) -> None:

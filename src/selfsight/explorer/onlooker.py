@@ -12,7 +12,7 @@ from torch import Tensor
 from selfsight import metrics
 from selfsight.attention.objects import FINDERS
 from selfsight.attention.seeing import Eyes, Seen
-from selfsight.data.sources import Source
+from selfsight.explorer.album import Album
 from selfsight.explorer.indexing import Indexed
 from selfsight.runs import readable
 
@@ -23,11 +23,11 @@ Answer = dict[str, Any]
 
 
 class Onlooker:
-    """`found` is what was indexed of `source`; without them there are no neighbours."""
+    """`found` is what was indexed of the images of `album`; without them there are no neighbours."""
 
-    def __init__(self, eyes: Eyes, device: torch.device, source: Source | None = None, found: Indexed | None = None) -> None:
+    def __init__(self, eyes: Eyes, device: torch.device, album: Album | None = None, found: Indexed | None = None) -> None:
         self.eyes, self.encoder, self.device = eyes, eyes.encoder, device
-        self.source, self.found = source, found
+        self.album, self.found = album, found
 
     def about(self) -> Answer:
         """What the page says of the encoder and its index."""
@@ -101,9 +101,9 @@ class Onlooker:
         return at if at < len(self.found.samples) and self.found.samples[at] == sample else None
 
     def _neighbour(self, image: int, similarity: float) -> Answer:
-        assert self.found is not None and self.source is not None
+        assert self.found is not None and self.album is not None
         sample = int(self.found.samples[image])
-        return {"sample": sample, "key": self.source.keys[sample], "similarity": round(min(similarity, 1.0), 4)}
+        return {"sample": sample, "key": self.album.source.keys[sample], "similarity": round(min(similarity, 1.0), 4)}
 
 
 def maps(seen: Seen) -> list[Answer]:

@@ -24,10 +24,12 @@ def bound(host: str, port: int) -> socket.socket:
     if not 0 <= port < 65536:
         raise InputError(f"--port {port}: expected a number from 0, for any that is free, to 65535")
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
         raise InputError(f"--host {host}: is no address of this machine; 127.0.0.1 is one that others cannot reach") from None
-    place = socket.socket(family, kind)
+    family, kind, protocol, _, address = found[0]
+    # A socket that does not say that it is TCP would be left with Nagle's algorithm: 40 ms more for each small picture.
+    place = socket.socket(family, kind, protocol)
     place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         place.bind(address)
