@@ -136,16 +136,20 @@ def test_heads_objects_and_the_picture_itself_are_laid_over_it(page: Page, pictu
         "return said"
     )
     assert shown == ["attention, mean of 2 heads", "attention of head 0", "attention of head 1"]
-    state = page.run(
-        "const panel = document.querySelector('.encoder');"
+    page.run(
+        "const panel = document.querySelector('.encoder'), select = panel.querySelector('select');"
         "panel.querySelector('input[value=object]').click();"
-        "const found = [panel.querySelectorAll('.boxes i').length, panel.querySelector('.result').textContent];"
-        "panel.querySelector('input[value=nothing]').click();"
-        "return [...found, panel.querySelector('.overlay').style.opacity, panel.querySelectorAll('.boxes i').length]"
+        "select.value = 'attention'; select.dispatchEvent(new Event('change'))"
     )
-    assert 1 <= state[0] <= 3 and state[1].startswith("score ") and state[2:] == ["0", 0]
+    page.until("document.querySelector('.result').textContent.startsWith('score ')")
+    assert 1 <= page.run("return document.querySelectorAll('.boxes i').length") <= 3
+    state = page.run(
+        "const panel = document.querySelector('.encoder'); panel.querySelector('input[value=nothing]').click();"
+        "return [panel.querySelector('.overlay').style.opacity, panel.querySelectorAll('.boxes i').length]"
+    )
+    assert state == ["0", 0]
     remarks = page.run("return [...document.querySelectorAll('.remark')].map((remark) => !remark.hidden && remark.textContent)")
-    assert remarks[0] is False and remarks[1].startswith("This encoder has no CLS token and so no attention")
+    assert remarks[0] is False and remarks[1].startswith("A CNN, or a ViT without a CLS token, has no attention")
     assert page.run("return document.querySelectorAll('.encoder')[1].querySelector('.heads-of').hidden")
 
 

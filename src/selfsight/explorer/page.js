@@ -53,11 +53,9 @@ class Panel {
     this.stage.addEventListener("keydown", (event) => this.key(event));
     this.overlay = this.find(".overlay");
     this.find(".strength input").addEventListener("input", () => this.paint());
-    this.find("select").addEventListener("change", () => this.seek());
+    this.find("select").addEventListener("change", () => this.seekNow());
     drawScale(this.find(".scale canvas"));
     for (const selector of [".near-place", ".near-image"]) this.find(selector).hidden = !about.data;
-    const right = make("div", { className: "right" }, ...[".heads-of", ".near-place", ".near-image"].map(this.find));
-    this.root.append(right);
     this.shown = "likeness";
   }
 
@@ -78,7 +76,8 @@ class Panel {
     this.offer();
     this.showHeads();
     thumbs(this.find(".near-image .thumbs"), look.images);
-    await Promise.all([this.move(mine), this.seek(mine)]);
+    await this.move(mine);
+    await this.seek(mine);
     if (mine === turn) this.stage.classList.remove("busy");
   }
 
@@ -95,11 +94,11 @@ class Panel {
     }
     const remark = this.find(".remark");
     remark.hidden = this.look.attention;
-    remark.textContent = "This encoder has no CLS token and so no attention to show; in its place stands the length of the feature at each place.";
+    remark.textContent = "A CNN, or a ViT without a CLS token, has no attention to show; in its place stands the length of the feature at each place.";
     const select = this.find("select");
     select.replaceChildren(...this.look.finders.map((name) => make("option", { value: name, textContent: name })));
     this.find(".finding label").hidden = !this.look.finders.length;
-    this.find(".result").textContent = this.look.finders.length ? "" : "No way to find objects works without attention yet.";
+    this.find(".result").textContent = this.look.finders.length ? "" : "No way to find objects is at hand that works without attention.";
   }
 
   showHeads() {
@@ -118,6 +117,12 @@ class Panel {
     this.shown = what;
     this.find(`.shows input[value="${what}"]`).checked = true;
     this.paint();
+    if (what === "object" && !this.objects && this.look.finders.length) this.seekNow();
+  }
+
+  seekNow() {
+    this.find(".result").textContent = "looking";
+    this.seek().catch((error) => complain(error.message));
   }
 
   paint() {
@@ -173,9 +178,10 @@ class Panel {
     } while (this.again);
   }
 
+  // Only while objects are shown: some ways to find them take seconds where there are many places.
   async seek(mine = turn) {
     const finder = this.find("select").value;
-    if (!finder) return;
+    if (!finder || this.shown !== "object") return;
     const { objects } = await ask(`${this.url("objects")}?finder=${encodeURIComponent(finder)}`);
     if (mine !== turn) return;
     this.objects = objects;
