@@ -34,6 +34,7 @@ _FILES = {
     "page.html": "text/html; charset=utf-8",
     "page.css": "text/css; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
+    "parts.js": "text/javascript; charset=utf-8",
     "picture.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }

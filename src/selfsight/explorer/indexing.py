@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,13 +83,13 @@ def indexed(eyes: Eyes, source: Source, reading: Reading) -> Indexed:
     for other in at.parent.iterdir():
         if other != at and other.is_dir():
             remove_folder(other)  # of images that have changed since
-    try:
-        with alone(at):
-            return _joined(_parts(at, eyes, source, reading), at, source)
-    except InputError as error:
-        if "another process" not in str(error):
-            raise
-        raise InputError(f"{source.location}: another process is indexing it for {eyes.encoder.spec}; wait for its end") from None
+    with ExitStack() as held:
+        try:
+            held.enter_context(alone(at))
+        except InputError:
+            who = f"another process is indexing it for {eyes.encoder.spec}"
+            raise InputError(f"{source.location}: {who}; wait for its end, or explore other images meanwhile") from None
+        return _joined(_parts(at, eyes, source, reading), at, source)
 
 
 def _place(eyes: Eyes, source: Source) -> Path:

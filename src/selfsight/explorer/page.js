@@ -1,40 +1,11 @@
+import { ask, byId, complain, make, number, say, short, thumbs } from "/parts.js";
 import { drawMap, drawMasks, drawScale, put } from "/picture.js";
-
-const byId = (id) => document.getElementById(id);
-const make = (tag, properties = {}, ...children) => {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-};
-const short = (text) => (text.length > 80 ? text.slice(0, 79) + "…" : text);
-const number = (value) => (Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(2));
 
 let about;
 let panels = [];
 let picture = null; // what the server says of the open one
 let point = [0.5, 0.5]; // shares of width and height, the same for every encoder
 let turn = 0; // rises with each picture, so that answers about an earlier one are dropped
-
-async function ask(path, options = {}) {
-  let answer;
-  try {
-    answer = await fetch(path, options);
-  } catch {
-    throw new Error("the server does not answer; is selfsight explore still running?");
-  }
-  const body = await answer.json().catch(() => ({ error: `the server answers ${answer.status}` }));
-  if (!answer.ok) throw new Error(body.error);
-  return body;
-}
-
-function complain(text) {
-  byId("message").textContent = text;
-  byId("message").hidden = !text;
-}
-
-function say(text) {
-  byId("status").textContent = text;
-}
 
 // One encoder: its picture, its maps, its neighbours.
 class Panel {
@@ -75,7 +46,7 @@ class Panel {
     this.map = 0;
     this.offer();
     this.showHeads();
-    thumbs(this.find(".near-image .thumbs"), look.images);
+    thumbs(this.find(".near-image .thumbs"), look.images, choose);
     await this.move(mine);
     await this.seek(mine);
     if (mine === turn) this.stage.classList.remove("busy");
@@ -172,7 +143,7 @@ class Panel {
       const answer = await ask(this.url(`place?x=${point[0]}&y=${point[1]}`));
       if (mine !== turn) return;
       this.likeness = answer;
-      thumbs(this.find(".near-place .thumbs"), answer.near);
+      thumbs(this.find(".near-place .thumbs"), answer.near, choose);
       this.paint();
       say(`answered in ${Math.round(performance.now() - begun)} ms`);
     } while (this.again);
@@ -215,22 +186,8 @@ function moveTo(place) {
   Promise.all(panels.map((panel) => panel.move())).catch((error) => complain(error.message));
 }
 
-// Names of files come as text and stay text.
-function thumbs(list, images) {
-  list.replaceChildren(...images.map((image) => {
-    const frame = make("span", {}, make("img", { src: `/api/data/${image.sample}/small`, alt: "", loading: "lazy" }));
-    if (image.box) {
-      const place = make("i", { className: "place" });
-      put(place, image.box);
-      frame.append(place);
-    }
-    const cosine = image.similarity === undefined ? [] : [make("b", { textContent: image.similarity.toFixed(3) })];
-    const key = make("span", { className: "key", textContent: short(image.key.split("/").pop()) });
-    const button = make("button", { type: "button", title: short(image.key) }, make("span", { className: "frame" }, frame), ...cosine, key);
-    button.dataset.sample = image.sample;
-    button.addEventListener("click", () => open(`/api/data/${image.sample}`, {}, image.key));
-    return make("li", {}, button);
-  }));
+function choose(image) {
+  open(`/api/data/${image.sample}`, {}, image.key);
 }
 
 async function open(path, options, name) {
@@ -273,7 +230,7 @@ async function leaf() {
   const list = byId("album-images");
   const { images, total } = await ask(`/api/data?start=${list.children.length}`);
   const added = make("ul");
-  thumbs(added, images);
+  thumbs(added, images, choose);
   list.append(...added.children);
   byId("more").hidden = list.children.length >= total;
 }
