@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,9 +80,7 @@ def indexed(eyes: Eyes, source: Source, reading: Reading) -> Indexed:
     """
     at = _place(eyes, source)
     at.mkdir(parents=True, exist_ok=True)
-    for other in at.parent.iterdir():
-        if other != at and other.is_dir():
-            remove_folder(other)  # of images that have changed since
+    _remove_others(at)
     with ExitStack() as held:
         try:
             held.enter_context(alone(at))
@@ -90,6 +88,14 @@ def indexed(eyes: Eyes, source: Source, reading: Reading) -> Indexed:
             who = f"another process is indexing it for {eyes.encoder.spec}"
             raise InputError(f"{source.location}: {who}; wait for its end, or explore other images meanwhile") from None
         return _joined(_parts(at, eyes, source, reading), at, source)
+
+
+def _remove_others(at: Path) -> None:
+    """Those of images that have changed since; but none that another process is at work on."""
+    for other in at.parent.iterdir():
+        if other != at and other.is_dir():
+            with suppress(InputError), alone(other):
+                remove_folder(other)
 
 
 def _place(eyes: Eyes, source: Source) -> Path:
