@@ -3,6 +3,7 @@
 ::
 
     results.json            this file's `Results`
+    per_image_masks.parquet key, encoder, method, metric, value (0 to 1), where things were measured against masks
     per_image.parquet       key, encoder, task, condition, metric, seed, label, predicted: one row an outcome
     split.parquet           key, part (train, test), where selfsight made the split
     bad_images.jsonl        key, reason: files that were skipped
@@ -10,6 +11,7 @@
     assets/map.parquet      encoder, key, x, y, label (null without labels): features in two dimensions
     assets/thumbs.parquet   key, jpeg (bytes): small pictures of the images that the report shows
     assets/neighbours.json  [{query, neighbours: {encoder: [key, ...]}}]
+    assets/looks.parquet    key, encoder (empty: the true masks), method, value (0 to 1), jpeg: what each encoder looks at
 
 Every accuracy is in percent and every difference in percentage points.
 A report needs nothing but this folder.
@@ -129,6 +131,49 @@ class Labelling(Record):
     reason: str
 
 
+class MaskScore(Record):
+    """What one `method` reaches on one measure under one encoder, or without any: a mean over pictures with its interval.
+
+    `encoder` is a spec, or the name of a floor that looks at nothing, whose method is `floor`.
+    """
+
+    encoder: str
+    method: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class MaskDifference(Record):
+    """Paired difference over the same pictures, `b` by `method_b` minus `a` by `method_a`."""
+
+    a: str
+    b: str
+    method_a: str
+    method_b: str
+    metric: str
+    difference: float
+    low: float
+    high: float
+    n: int
+
+
+class Segmentation(Record):
+    """Whether what encoders look at is where the things are. It takes no part in the verdict.
+
+    `own` names the map that stands for each encoder where those of different kinds are compared.
+    """
+
+    masks: str
+    n: int
+    protocol: list[str]
+    own: dict[str, str]
+    scores: list[MaskScore]
+    differences: list[MaskDifference]
+
+
 class Results(Record):
     """Everything a comparison found."""
 
@@ -142,6 +187,7 @@ class Results(Record):
     verdict: Verdict | None
     labelling: Labelling | None = None
     cost: list[Cost]
+    segmentation: Segmentation | None = None
     provenance: dict[str, Any]
 
     def encoder(self, spec: str) -> EncoderRecord:

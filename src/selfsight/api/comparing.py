@@ -13,12 +13,14 @@ from selfsight.api.tuned_task import FineTune
 from selfsight.api.watch import Silent, Watch
 from selfsight.comparison.gather import About, Machine
 from selfsight.comparison.labelfree import run_labelfree
-from selfsight.comparison.plan import make_plan
+from selfsight.comparison.looking import PICTURES, Masks
+from selfsight.comparison.plan import Plan, make_plan
 from selfsight.comparison.run import run_comparison
 from selfsight.comparison.seen import refuse_seen
 from selfsight.comparison.split import split
+from selfsight.data.annotations import ANNOTATIONS, open_annotations
 from selfsight.data.sources import Source, Subset, first, open_source
-from selfsight.errors import DataError
+from selfsight.errors import ConfigError, DataError
 from selfsight.evaluate import TASKS
 from selfsight.reporting import render
 from selfsight.results import Results
@@ -37,6 +39,8 @@ def compare(
     seed: int = 0,
     limit: int | None = None,
     group_by: str | None = None,
+    masks: str | Path | None = None,
+    mask_limit: int = PICTURES,
     device: str = "auto",
     batch_size: int = 64,
     workers: int = 0,
@@ -53,13 +57,16 @@ def compare(
     Defaults: the incumbent is the first encoder, the tasks are knn and linear, the endpoint is linear top-1, the margin is one
     point. Without `test` a quarter of each class is held out and the split is written down. Labels are taken from `data`; where
     it has none, maps, neighbours and advice on labelling are written instead. The task finetune trains every encoder whole, with
-    the same search, and keeps its runs in `out`/finetuned. `images=False` keeps every picture and file name out of the report.
-    More unreadable images than `max_bad` percent of a part stop the work. Raises `InputError` before any work for what is wrong.
+    the same search, and keeps its runs in `out`/finetuned. The task segmentation measures what each encoder looks at against
+    `masks` (see `data/annotations`; those by the images are found), on `mask_limit` test images at most; it takes no part in the
+    verdict. `images=False` keeps every picture and file name out of the report. More unreadable images than `max_bad` percent of
+    a part stop the work. Raises `InputError` before any work for what is wrong.
     """
     watch = watch or Silent()
     bearing = tolerance(strict, max_bad)
     on_images = {"finetune": FineTune(Path(out) / "finetuned", watch, bearing, workers)}
     plan = make_plan(list(encoder), incumbent, list(tasks or TASKS), margin, seeds, seed, on_images)
+    _check_masks(plan, masks, mask_limit)
     source = open_source(data)
     machine = Machine(str(devices.resolve(device)), workers, batch_size, watch.say, watch.advance, bearing, max_pixels)
     folder = Path(out)
@@ -76,14 +83,35 @@ def compare(
         if limit is not None and 0 < limit < len(source):
             # Not the first N: those would all be of the first folders.
             source = Subset(source, np.sort(np.random.default_rng(seed).permutation(len(source))[:limit]))
-        results = run_labelfree(plan, first(source, limit), folder, machine, about)
+        source = first(source, limit)
+        results = run_labelfree(plan, source, folder, machine, about, _masks(plan, source, masks, mask_limit))
     else:
+        if not plan.tasks:
+            raise ConfigError(f"--tasks segmentation: takes no part in the verdict; {data} has labels, so add knn or linear")
         _check_classes(source, watch)
         refuse_seen(plan.encoders, str(data if test is None else test))
         parts = split(source, None if test is None else str(test), limit=limit, group_by=group_by, seed=seed)
-        results = run_comparison(plan, parts, folder, machine, about)
+        results = run_comparison(plan, parts, folder, machine, about, _masks(plan, parts.test, masks, mask_limit))
     render(folder, images=images)
     return results
+
+
+def _check_masks(plan: Plan, masks: str | Path | None, limit: int) -> None:
+    if masks is not None and not plan.segmentation:
+        raise ConfigError(f"--masks {masks}: are looked at by the task segmentation; add it to --tasks, or leave --masks out")
+    if limit < 1:
+        raise ConfigError(f"--mask-limit: expected a whole number from 1, got {limit}")
+
+
+def _masks(plan: Plan, source: Source, masks: str | Path | None, limit: int) -> Masks | None:
+    """Those at the place that was given, or by the images; None where the task was not asked for."""
+    if not plan.segmentation:
+        return None
+    annotations = open_annotations(source, masks)
+    if annotations is None:
+        expected = ", ".join(kind.expects for kind in ANNOTATIONS.values())
+        raise DataError(f"--tasks segmentation: no masks are by the images of {source.location}; give --masks: {expected}")
+    return Masks(annotations, limit, plan.seeds[0])
 
 
 def _check_classes(source: Source, watch: Watch) -> None:

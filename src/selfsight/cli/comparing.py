@@ -18,13 +18,21 @@ def compare(
     out: Annotated[Path, typer.Option(help="Results folder.", show_default=False)],
     test: Annotated[str | None, typer.Option(help="Test images; default: a quarter of each class.", show_default=False)] = None,
     incumbent: Annotated[str | None, typer.Option(help="The encoder in use today, if not the first.", show_default=False)] = None,
-    tasks: Annotated[str, typer.Option(help="Tasks, separated by commas: knn, linear, finetune.")] = "knn,linear",
+    tasks: Annotated[str, typer.Option(help="Tasks, separated by commas: knn, linear, finetune, segmentation.")] = "knn,linear",
     seeds: Annotated[int, typer.Option(help="Repeats of tasks that draw at random.")] = 1,
     margin: Annotated[float, typer.Option(help="Points that a cheaper challenger may be worse.")] = 1.0,
     limit: Annotated[int | None, typer.Option(help="First N training images, N test images drawn.", show_default=False)] = None,
     group_by: Annotated[
         str | None, typer.Option(help="Column (patient, video, site) whose groups stay in one part.", show_default=False)
     ] = None,
+    masks: Annotated[
+        str | None,
+        typer.Option(
+            help="Masks for segmentation: COCO .json, VOC folder, folder of PNGs, alpha; a drawn set has its own.",
+            show_default=False,
+        ),
+    ] = None,
+    mask_limit: Annotated[int, typer.Option(min=1, help="Pictures with masks that segmentation looks at, at most.")] = 300,
     seed: Annotated[int, typer.Option(min=0, help="Seed of splits.")] = 0,
     device: Device = "auto",
     workers: Workers = 0,
@@ -50,6 +58,8 @@ def compare(
             seed=seed,
             limit=limit,
             group_by=group_by,
+            masks=masks,
+            mask_limit=mask_limit,
             device=device,
             workers=workers,
             strict=strict,

@@ -10,10 +10,11 @@ import numpy.typing as npt
 from selfsight import metrics, results, runs, statistics
 from selfsight.comparison import assets
 from selfsight.comparison.gather import About, Machine, costs, gather, load_all, record, write_bad
+from selfsight.comparison.looking import Masks, measure, write_measured
 from selfsight.comparison.plan import Plan
 from selfsight.comparison.run import run_folders
 from selfsight.comparison.split import TEST_SHARE
-from selfsight.data.sources import Source
+from selfsight.data.sources import Source, Subset
 from selfsight.data.tolerance import listed
 from selfsight.results import DataRecord, Labelling, Results
 
@@ -24,14 +25,20 @@ DIFFERENCE = 5.0
 _PICKS_SHOWN = 48
 
 
-def run_labelfree(plan: Plan, source: Source, folder: Path, machine: Machine, about: About) -> Results:
-    """Maps, neighbours, costs and curves of all encoders on unlabelled images; no verdict but advice on labelling."""
+def run_labelfree(
+    plan: Plan, source: Source, folder: Path, machine: Machine, about: About, masks: Masks | None = None
+) -> Results:
+    """Maps, neighbours, costs and curves of all encoders on unlabelled images, and what they look at against `masks`; no verdict
+    but advice on labelling."""
     folder.mkdir(parents=True, exist_ok=True)
     encoders = load_all(plan.encoders, machine)
     unreadable = folder / "bad_images.jsonl"
     with listed(unreadable):
         found = gather(encoders, source, "unlabelled", machine)
-    bad = write_bad(unreadable, found.bad)
+        seen = None
+        if masks is not None:
+            seen = measure(encoders, Subset(source, found.indices), masks, machine, group_by=None, images=about.images)
+    bad = write_bad(unreadable, [*found.bad, *(seen.bad if seen else [])])
     keys = [source.keys[i] for i in found.indices]
     reference = found.vectors[plan.incumbent]
     labelling, picks = _labelling(keys)
@@ -54,10 +61,12 @@ def run_labelfree(plan: Plan, source: Source, folder: Path, machine: Machine, ab
             notes=[*about.notes, *(f"effective rank of {e}: {metrics.rankme(v[:2000]):.1f}" for e, v in found.vectors.items())],
         ),
         plan=[f"incumbent: {plan.incumbent}", "no labels: no task can be scored and there is no verdict"],
+        segmentation=seen.record(plan) if seen else None,
         scores=[], comparisons=[], verdict=None, labelling=labelling,
         cost=costs(plan.encoders, machine),
         provenance=runs.environment(),
     )  # fmt: skip
+    write_measured(folder, seen)
     results.write(outcome, folder)
     return outcome
 

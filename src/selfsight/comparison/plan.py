@@ -11,11 +11,13 @@ from selfsight.errors import ConfigError, nearest
 from selfsight.evaluate import TASKS, ImageTask, Task
 from selfsight.results import Role
 
+SEGMENTATION = "segmentation"
+
 
 @dataclass(frozen=True)
 class Plan:
     """Encoders in the order given, the tasks and the rule. `floors` are the encoders that learned nothing; `on_images` are tasks
-    by name that train networks themselves."""
+    by name that train networks themselves. `segmentation` is asked for beside the tasks: it needs masks in place of labels."""
 
     encoders: tuple[str, ...]
     incumbent: str
@@ -25,6 +27,7 @@ class Plan:
     margin: float
     seeds: tuple[int, ...]
     on_images: Mapping[str, ImageTask] = field(default_factory=dict)
+    segmentation: bool = False
 
     @property
     def others(self) -> list[str]:
@@ -60,6 +63,7 @@ class Plan:
     def lines(self) -> list[str]:
         """The plan in words."""
         seeds = "seed " + ", ".join(map(str, self.seeds))
+        beside = ["segmentation: against masks, beside floors that look at nothing; no part of the verdict"]
         return [
             f"incumbent: {self.incumbent}",
             "challenger: the best other encoder at the endpoint that is no floor (the best floor where there are only floors)",
@@ -69,6 +73,7 @@ class Plan:
             "intervals: percentile bootstrap, 10,000 resamples, 95 %; p: exact McNemar (of the first seed), by Holm over "
             f"{len(self.pairs) * len(self.tasks)} comparisons: the incumbent with each other encoder, and each run with its own "
             "untrained copy, in " + " and ".join(f"{t} {self.primary[t]}" for t in self.tasks),
+            *(beside if self.segmentation else []),
             "no setting is tuned on test images",
         ]
 
@@ -87,7 +92,8 @@ def make_plan(
     on_images: Mapping[str, ImageTask] | None = None,
 ) -> Plan:
     """Check what was asked for and fill in the defaults."""
-    known = [*TASKS, *(on_images or {})]
+    known = [*TASKS, *(on_images or {}), SEGMENTATION]
+    scored = tuple(dict.fromkeys(task for task in tasks if task != SEGMENTATION))
     if len(encoders) < 2:
         raise ConfigError(f"--encoder: a comparison needs at least two encoders, got {len(encoders)}; the first is the incumbent")
     if len(set(encoders)) < len(encoders):
@@ -109,11 +115,12 @@ def make_plan(
         encoders=tuple(encoders),
         incumbent=first,
         floors=frozenset(text for text, spec in specs.items() if is_floor(spec)),
-        tasks=tuple(dict.fromkeys(tasks)),
-        endpoint="linear" if "linear" in tasks else tasks[0],
+        tasks=scored,
+        endpoint="linear" if "linear" in scored else next(iter(scored), ""),
         margin=margin,
         seeds=tuple(range(seed, seed + seeds)),
         on_images=on_images or {},
+        segmentation=SEGMENTATION in tasks,
     )
 
 

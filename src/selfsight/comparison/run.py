@@ -11,6 +11,7 @@ from selfsight import results, runs
 from selfsight.comparison import assets
 from selfsight.comparison.as_deployed import Columns, all_columns, answers
 from selfsight.comparison.gather import About, Gathered, Machine, costs, gather, load_all, record, write_bad
+from selfsight.comparison.looking import Masks, measure, write_measured
 from selfsight.comparison.outcomes import Key, Outcomes
 from selfsight.comparison.plan import Plan
 from selfsight.comparison.split import Parts
@@ -24,8 +25,8 @@ from selfsight.results import Comparison, DataRecord, Results
 _GALLERY = 24
 
 
-def run_comparison(plan: Plan, parts: Parts, folder: Path, machine: Machine, about: About) -> Results:
-    """Compare all encoders of `plan` on `parts` and write the results folder."""
+def run_comparison(plan: Plan, parts: Parts, folder: Path, machine: Machine, about: About, masks: Masks | None = None) -> Results:
+    """Compare all encoders of `plan` on `parts`, and on the test images against `masks`, and write the results folder."""
     folder.mkdir(parents=True, exist_ok=True)
     encoders = load_all(plan.encoders, machine)
     places = all_columns(encoders, parts.train.classes)
@@ -34,7 +35,11 @@ def run_comparison(plan: Plan, parts: Parts, folder: Path, machine: Machine, abo
     unreadable = folder / "bad_images.jsonl"
     with listed(unreadable):
         train, test = gather(encoders, parts.train, "training", machine), gather(encoders, parts.test, "test", machine)
-    bad = write_bad(unreadable, [*train.bad, *test.bad])
+        seen = None
+        if masks is not None:
+            asked = Subset(parts.test, test.indices)
+            seen = measure(encoders, asked, masks, machine, group_by=parts.group_by, images=about.images)
+    bad = write_bad(unreadable, [*train.bad, *test.bad, *(seen.bad if seen else [])])
     spent = costs(plan.encoders, machine)
     outcomes = _evaluate(plan, parts, train, test, machine, places)
     scores = outcomes.scores()
@@ -53,10 +58,12 @@ def run_comparison(plan: Plan, parts: Parts, folder: Path, machine: Machine, abo
         comparisons=comparisons,
         verdict=decide(pair, by_spec[plan.incumbent], by_spec[challenger], plan.margin),
         cost=spent,
+        segmentation=seen.record(plan) if seen else None,
         provenance=runs.environment() | {"seeds": list(plan.seeds), "notes": {e: encoders[e].notes for e in plan.encoders}},
     )
     _write_assets(folder, plan, parts, test, outcomes, pair, images=about.images)
     _write_split(folder, parts, train, test)
+    write_measured(folder, seen)
     results.write(found, folder)
     return found
 

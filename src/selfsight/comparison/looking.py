@@ -1,0 +1,183 @@
+"""Every encoder of a comparison before pictures of which masks are known: the task `segmentation`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from selfsight.attention.seeing import Eyes, Seen
+from selfsight.comparison.assets import write_parquet
+from selfsight.comparison.gather import Machine
+from selfsight.comparison.looks import Drawn, drawn_look, drawn_truth
+from selfsight.comparison.mask_outcomes import MaskOutcomes
+from selfsight.comparison.plan import Plan
+from selfsight.data.annotations import Annotations
+from selfsight.data.decode import Picture
+from selfsight.data.loader import read_picture
+from selfsight.data.sources import BadImage, Source
+from selfsight.data.undecodable import UndecodableError
+from selfsight.encoders import Encoder
+from selfsight.errors import DataError, WeightsError
+from selfsight.evaluate.segmentation import Things, floors, own_map, values
+from selfsight.results import Segmentation
+
+PICTURES = 300
+SHOWN = 8
+FLOORS = ("centred box", "whole picture")
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What is asked for: where the masks are, on how many pictures at most, and the seed that draws these."""
+
+    annotations: Annotations
+    limit: int = PICTURES
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found, picture by picture; `own` is the map that stands for an encoder, `drawn` what the report shows."""
+
+    masks: Masks
+    outcomes: MaskOutcomes
+    own: dict[str, str]
+    bad: list[BadImage] = field(default_factory=list)
+    drawn: list[Drawn] = field(default_factory=list)
+
+    def record(self, plan: Plan) -> Segmentation:
+        pairs = [pair for pair in plan.pairs if set(pair) <= self.own.keys()]
+        pairs += [(floor, encoder) for encoder in self.own if encoder not in plan.floors for floor in FLOORS]
+        return Segmentation(
+            masks=self.masks.annotations.location,
+            n=len(self.outcomes.keys),
+            protocol=_protocol(self),
+            own=self.own,
+            scores=self.outcomes.scores(),
+            differences=self.outcomes.differences(pairs, self.own),
+        )
+
+
+def write_measured(folder: Path, measured: Measured | None) -> None:
+    """The values of every picture, and the pictures of the report if there are any; what an earlier comparison left goes."""
+    values_at, looks_at = folder / "per_image_masks.parquet", folder / "assets" / "looks.parquet"
+    for path in (values_at, looks_at):
+        path.unlink(missing_ok=True)
+    if measured is not None:
+        write_parquet(values_at, measured.outcomes.rows())
+        if measured.drawn:
+            write_parquet(looks_at, {name: [getattr(each, name) for each in measured.drawn] for name in Drawn._fields})
+
+
+class _Shown(NamedTuple):
+    """One picture under the eyes of all encoders."""
+
+    things: Things
+    pictures: dict[str, Picture]
+    seen: dict[str, Seen]
+
+
+def measure(
+    encoders: Mapping[str, Encoder], source: Source, masks: Masks, machine: Machine, *, group_by: str | None, images: bool
+) -> Measured:
+    """All encoders on the same pictures, at most `masks.limit` of those with masks, drawn by the seed.
+
+    Encoders without places are left out, which is said. `DataError` where no picture has a thing in its masks,
+    `TooManyBadError` where more pictures or masks cannot be read than the tolerance bears.
+    """
+    eyes = _eyes(encoders, machine)
+    found = Measured(masks, MaskOutcomes(), {})
+    known = [index for index in range(len(source)) if masks.annotations.known(source, index)]
+    order = [known[place] for place in np.random.default_rng(masks.seed).permutation(len(known)).tolist()]
+    total, used = min(masks.limit, len(order)), list[int]()
+    for tried, index in enumerate(order, 1):
+        shown = _look(eyes, source, index, masks.annotations)
+        if isinstance(shown, BadImage):
+            found.bad.append(shown)
+        elif shown is not None:
+            _add(found, source.keys[index], shown, images=images and len(used) < SHOWN)
+            used.append(index)
+        machine.tolerance.check(found.bad, tried, len(order), masks.annotations.location)
+        machine.advance("segmentation", total if tried == len(order) else len(used), total)
+        if len(used) == masks.limit:
+            break
+    if not used:
+        raise DataError(f"{masks.annotations.location}: not one of {len(order)} images has a thing in its masks")
+    if group_by is not None:
+        found.outcomes.groups = source.groups(group_by)[used]
+    return found
+
+
+def _eyes(encoders: Mapping[str, Encoder], machine: Machine) -> dict[str, Eyes]:
+    made = {}
+    for spec, encoder in encoders.items():
+        try:
+            made[spec] = Eyes(encoder.to(machine.device))
+        except WeightsError as error:
+            machine.say(f"segmentation leaves out {error}")
+    if not made:
+        raise WeightsError("--tasks segmentation: no encoder here has a map of a picture; add a ViT or a CNN of torch")
+    return made
+
+
+def _look(eyes: Mapping[str, Eyes], source: Source, index: int, annotations: Annotations) -> _Shown | BadImage | None:
+    """What all see of one picture; None where nothing is in its masks."""
+    key, pictures = source.keys[index], dict[str, Picture]()
+    try:
+        truth = annotations.of(source, index)
+    except (OSError, UndecodableError) as error:
+        return BadImage(key, f"its masks: {error}")
+    if truth is None or not len(things := Things(truth)):
+        return None
+    for spec, eye in eyes.items():
+        picture = read_picture(source, index, eye.encoder.read)
+        if isinstance(picture, BadImage):
+            return picture
+        if (size := _size(picture)) != things.shape:
+            return BadImage(key, f"its masks are of {things.shape[1]}x{things.shape[0]} pixels and it has {size[1]}x{size[0]}")
+        pictures[spec] = picture
+    return _Shown(things, pictures, {spec: eye(pictures[spec]) for spec, eye in eyes.items()})
+
+
+def _add(found: Measured, key: str, shown: _Shown, *, images: bool) -> None:
+    reached = {spec: list(values(seen, shown.things)) for spec, seen in shown.seen.items()}
+    found.outcomes.add(key, reached | dict(floors(shown.things)))
+    found.own.update({spec: own_map(seen) for spec, seen in shown.seen.items()})
+    if images:
+        found.drawn.extend(_drawn(key, shown, found.own))
+
+
+def _drawn(key: str, shown: _Shown, own: Mapping[str, str]) -> Iterator[Drawn]:
+    for place, (spec, seen) in enumerate(shown.seen.items()):
+        if place == 0:
+            yield drawn_truth(key, shown.pictures[spec], shown.things)
+        yield drawn_look(key, spec, own[spec], shown.pictures[spec], seen, shown.things)
+
+
+def _size(picture: Picture) -> tuple[int, int]:
+    if isinstance(picture, np.ndarray):
+        return picture.shape[0], picture.shape[1]
+    return picture.height, picture.width
+
+
+def _protocol(measured: Measured) -> list[str]:
+    """How it was done, in words."""
+    kinds = ", ".join(f"{spec} by {'its attention' if own == 'attention' else 'the norm of its features'}"
+                      for spec, own in measured.own.items())  # fmt: skip
+    return [
+        f"pictures: {len(measured.outcomes.keys)} of those with masks in {measured.masks.annotations.location}, at most "
+        f"{measured.masks.limit}, drawn with seed {measured.masks.seed}; pictures without a thing take no part",
+        "Jaccard: the fewest places that hold 60 or 80 % of a map against each thing at the size of the picture (nearest "
+        "upsampling), averaged over the things of a picture and then over pictures",
+        "best head: each thing is given the head that fits it best, as the DINO paper reports it; that choice looks at the truth "
+        "and flatters any network with many heads, so read it beside that of the untrained one",
+        f"own map, without a choice: {kinds}",
+        "CorLoc: whether the box around the one object that is found overlaps that of any thing by at least half; mIoU: its mask "
+        "against all things together",
+        "floors: the whole picture, and a centred box of half its area, which no image was asked for; each is given to every "
+        "measure, and intervals of differences are paired",
+    ]

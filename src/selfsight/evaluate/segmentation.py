@@ -1,0 +1,164 @@
+"""Is what an encoder looks at where the things are? Masks from its maps, and objects found in what it sees, against true masks.
+
+A map is over places and the truth over pixels: each pixel takes the value of the place in which its middle lies, which is the
+nearest upsampling of facebookresearch/dino. Because a mask is constant within a place, counting the pixels of each thing in
+each place is all that is needed, and the same number to the last digit.
+
+Measures, each a value between 0 and 1 a picture:
+
+`jaccard_60`, `jaccard_80`
+    The fewest places that hold 60 or 80 % of a map against each thing, averaged over the things of a picture (section 4.2.2 of
+    Caron et al. 2021, DINO, which states both shares). Under `heads` a thing is given the head that fits it best, as the paper
+    reports it: that choice looks at the truth. Under `attention` (the mean of the heads) and `norm` (of the features) there is
+    one map and nothing to choose.
+`corloc`
+    Whether the box of the one object found overlaps that of any thing by half (Deselaers et al. 2010).
+`miou`
+    Overlap of the mask of that object with all things together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from selfsight.attention.maps import smallest_set
+from selfsight.attention.objects import FINDERS, box_of
+from selfsight.attention.seeing import Seen
+from selfsight.data.annotations import Annotated, union
+from selfsight.masks import located
+
+Bools = npt.NDArray[np.bool_]
+Doubles = npt.NDArray[np.float64]
+
+MASSES = {"jaccard_60": 0.6, "jaccard_80": 0.8}
+HEADS, FLOOR, CORLOC, MIOU = "heads", "floor", "corloc", "miou"
+BOX_SHARE = 0.5
+"""Of the picture in the centred box that is a floor. It is no result of any images."""
+
+
+class Value(NamedTuple):
+    """What one `method` reached on one picture."""
+
+    method: str
+    metric: str
+    value: float
+
+
+class Things:
+    """The true things of one picture: `masks` [O, H, W], none of them empty, and the pixels [H, W] that `count`."""
+
+    def __init__(self, truth: Annotated) -> None:
+        self.count = ~truth.ignored
+        self.shape: tuple[int, int] = (self.count.shape[0], self.count.shape[1])
+        visible = [thing.mask & self.count for thing in truth.instances]
+        self.masks: Bools = np.array([mask for mask in visible if mask.any()], dtype=np.bool_).reshape(-1, *self.shape)
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    @cached_property
+    def boxes(self) -> list[tuple[int, int, int, int]]:
+        """Left, top, right, bottom of each thing in pixels."""
+        return [box_of(mask) for mask in self.masks]
+
+    def jaccard(self, masks: Bools) -> Doubles:
+        """Masks over a grid [M, h, w] -> [O, M]: their overlap with each thing at the size of the picture."""
+        return _overlaps(self.masks, self.count, masks)
+
+    def together(self, mask: Bools) -> float:
+        """A mask over a grid [h, w] against all things as one."""
+        return float(_overlaps(union(self.masks, self.shape)[None], self.count, mask[None])[0, 0])
+
+
+def values(seen: Seen, things: Things) -> Iterator[Value]:
+    """What every method reaches that can be had of what an encoder saw."""
+    if seen.attention is not None:
+        for metric, mass in MASSES.items():
+            heads = kept(seen.attention, mass).reshape(-1, *seen.grid)
+            yield Value(HEADS, metric, float(things.jaccard(heads).max(1).mean()))
+    for method, places in maps_of(seen).items():
+        for metric, mass in MASSES.items():
+            mask = kept(places, mass).reshape(1, *seen.grid)
+            yield Value(method, metric, float(things.jaccard(mask).mean()))
+    for method, finder in FINDERS.items():
+        if seen.attention is None and finder.needs_attention:
+            continue
+        found = finder().find(seen, 1)
+        yield Value(method, CORLOC, float(bool(found) and located(_in_pixels(found[0].mask, things.shape), things.boxes)))
+        yield Value(method, MIOU, things.together(found[0].mask) if found else 0.0)
+
+
+def maps_of(seen: Seen) -> dict[str, Doubles]:
+    """One map [N] over the places for each method that needs none of the truth; none of them has a negative value."""
+    made = {name: draw(seen) for name, draw in MAPS.items()}
+    return {name: places for name, places in made.items() if places is not None}
+
+
+def own_map(seen: Seen) -> str:
+    """The map that stands for an encoder where kinds differ: attention where there is a CLS, else the norm of its features."""
+    return "norm" if seen.attention is None else "attention"
+
+
+def kept(places: npt.NDArray[np.floating], mass: float) -> Bools:
+    """`smallest_set` of maps [..., N]; of a map that is zero everywhere, nothing."""
+    weights = np.asarray(places, dtype=np.float64)
+    blank = weights.sum(-1, keepdims=True) <= 0
+    return smallest_set(np.where(blank, 1.0, weights), mass) & ~blank
+
+
+def floors(things: Things) -> Mapping[str, list[Value]]:
+    """What is reached without looking: by the whole picture, and by a box in its middle that has half of its area."""
+    height, width = things.shape
+    inset = (1 - BOX_SHARE**0.5) / 2
+    top, left = round(height * inset), round(width * inset)
+    box = np.zeros(things.shape, dtype=np.bool_)
+    box[top : height - top, left : width - left] = True
+    return {"centred box": _blind(box, things), "whole picture": _blind(np.ones_like(box), things)}
+
+
+def _blind(mask: Bools, things: Things) -> list[Value]:
+    jaccard = float(things.jaccard(mask[None]).mean())
+    return [
+        *(Value(FLOOR, metric, jaccard) for metric in MASSES),
+        Value(FLOOR, CORLOC, float(located(box_of(mask), things.boxes))),
+        Value(FLOOR, MIOU, things.together(mask)),
+    ]
+
+
+def _attention(seen: Seen) -> Doubles | None:
+    return None if seen.attention is None else seen.attention.mean(0, dtype=np.float64)
+
+
+def _norm(seen: Seen) -> Doubles:
+    return np.linalg.norm(seen.patches.astype(np.float64), axis=1)
+
+
+MAPS: dict[str, Callable[[Seen], Doubles | None]] = {"attention": _attention, "norm": _norm}
+
+
+def _overlaps(things: Bools, count: Bools, masks: Bools) -> Doubles:
+    """Things [O, H, W], pixels that count [H, W] and masks [M, h, w] -> Jaccard [O, M]."""
+    places = _places(count.shape, masks.shape[1:])
+    number = masks.shape[1] * masks.shape[2]
+    held = np.stack([np.bincount(places[thing], minlength=number) for thing in things]).astype(np.float64)
+    whole = np.bincount(places[count], minlength=number).astype(np.float64)
+    chosen = masks.reshape(len(masks), -1).T.astype(np.float64)
+    both = held @ chosen
+    return np.asarray(both / (held.sum(1)[:, None] + whole @ chosen - both))
+
+
+def _places(shape: tuple[int, ...], grid: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """[H, W]: the number of the place in which the middle of each pixel lies."""
+    rows, columns = (((2 * np.arange(n) + 1) * places) // (2 * n) for n, places in zip(shape, grid, strict=True))
+    return rows[:, None] * grid[1] + columns[None]
+
+
+def _in_pixels(mask: Bools, shape: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The box around a mask over a grid, in pixels of the picture; a mask finer than the picture may cover no pixel."""
+    pixels = mask.ravel()[_places(shape, mask.shape)]
+    return box_of(pixels) if pixels.any() else (0, 0, 0, 0)
