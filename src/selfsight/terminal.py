@@ -15,7 +15,7 @@ from rich.table import Table
 from selfsight.checkup import Finding
 from selfsight.comparison.verdict import sentence
 from selfsight.device import leads
-from selfsight.results import Results
+from selfsight.results import Results, Segmentation
 from selfsight.runs import RunFolder, read_jsonl
 from selfsight.ssl.estimate import Estimate
 from selfsight.ssl.recipes import Derived
@@ -116,6 +116,8 @@ def compare_summary(terminal: Terminal, results: Results, out: Path) -> None:
         if pair.a == f"{pair.b}?weights=init":
             change = f"{pair.difference:+.1f} points ({pair.low:+.1f} to {pair.high:+.1f})"
             terminal.say(f"{pair.b} against its own untrained copy, {pair.task} {pair.metric}: {change}")
+    if results.segmentation is not None:
+        terminal.console.print(_looks(results.segmentation))
     bad = _skipped(out / "bad_images.jsonl") if results.data.bad_images else ""
     if results.verdict is not None:
         terminal.console.print(
@@ -175,6 +177,25 @@ def _scores(results: Results) -> Table:
         cells = [f"{s.value:.1f} [dim]({s.low:.1f} .. {s.high:.1f})[/]" for s in scores]
         speed = next(c.images_per_second for c in results.cost if c.encoder == encoder.spec)
         table.add_row(f"{escape(encoder.spec)} [dim]{encoder.role}[/]", *cells, f"{speed:,.0f}")
+    return table
+
+
+def _looks(found: Segmentation) -> Table:
+    """Jaccard at 60 % of the own maps and of the best head, and CorLoc; the report has the rest."""
+    table = Table(title=f"against the masks of {found.n} pictures, percent, with intervals of 95 %", title_justify="left")
+    ways = [s.method for s in found.scores if s.metric == "corloc" and s.encoder in found.own]
+    columns = {"own map": "", "best head": "heads"} | {f"CorLoc {way}": way for way in ways}
+    table.add_column("encoder", overflow="fold")
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for encoder in dict.fromkeys(s.encoder for s in found.scores):
+        cells = []
+        for method in columns.values():
+            wanted = (found.own[encoder] if not method else method) if encoder in found.own else "floor"
+            metric = "jaccard_60" if method in ("", "heads") else "corloc"
+            scores = [s for s in found.scores if (s.encoder, s.method, s.metric) == (encoder, wanted, metric)]
+            cells += [f"{s.value:.1f} [dim]({s.low:.1f} .. {s.high:.1f})[/]" for s in scores] or ["-"]
+        table.add_row(f"{escape(encoder)} [dim]{found.own.get(encoder, 'floor')}[/]", *cells)
     return table
 
 

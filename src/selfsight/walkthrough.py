@@ -19,6 +19,8 @@ MINUTES = 3.0
 SIZE = 48
 COUNTS = {"train": 3000, "test": 800}
 LIMIT = 1500
+PICTURES = 200
+"""Drawn test images of which the masks are asked."""
 # The drawn pictures are grey and evenly exposed: there is no brightness to become blind to, and jittering it only makes views
 # of one picture look less alike, which a training of minutes does not get over.
 SETTINGS: dict[str, Any] = {"views": {"jitter": 1.0, "brightness": 0.0, "solarize": 0.0, "grey": 0.0}}
@@ -56,7 +58,7 @@ def demo(
 ) -> Demo:
     """Draw images (or take `data`), train a small ViT without labels, compare it with EfficientNet-Lite0, write the report.
 
-    `out` holds `images/` (drawn), `run/` and `results/`. An earlier demo there is replaced; another folder is left alone.
+    Of drawn images the masks are known, so what the networks look at is measured, too. `out` holds `images/` (drawn), `run/` and `results/`. An earlier demo there is replaced; another folder is left alone.
     """
     watch = watch or Silent()
     folder = Path(out)
@@ -78,6 +80,8 @@ def demo(
         encoders,
         folder / "results",
         test=test,
+        tasks=["knn", "linear", "segmentation"] if data is None else None,
+        mask_limit=PICTURES,
         device=device,
         limit=LIMIT,
         seed=seed,

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 
 from selfsight.reporting import words
 from selfsight.reporting.palette import BAND, GRID, INK, MUTED, UNKNOWN, encoder_colours
-from selfsight.results import Comparison, Results, Score, Verdict
+from selfsight.results import Comparison, MaskScore, Results, Score, Verdict
 
+Valued = Score | MaskScore
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
@@ -54,20 +56,24 @@ def scores_plot(results: Results) -> go.Figure | None:
     metrics = top1_scores(results)
     if not metrics:
         return None
-    colours, specs = encoder_colours(results), [e.spec for e in results.encoders]
-    step = 1.0 / (len(specs) + 1.2)
-    height = 70 + max(44, 17 * (len(specs) + 1)) * len(metrics)
-    fig = figure(height)
-    for rank, spec in enumerate(specs):
-        scores = _scores_of(results, spec, metrics)
-        ys = [row + (rank - (len(specs) - 1) / 2) * step for row in scores]
-        fig.add_trace(_dots(spec, colours[spec], list(scores.values()), ys))
-    for row in range(0, len(metrics), 2):
-        fig.add_hrect(y0=row - 0.5, y1=row + 0.5, fillcolor="#f6f7f9", line_width=0, layer="below")
+    colours = encoder_colours(results)
+    dots = [(e.spec, colours[e.spec], _scores_of(results, e.spec, metrics)) for e in results.encoders]
     labels = [f"{words.task_name(task)}<br>{words.metric_name(metric)}" for task, metric in map(_inert_pair, metrics)]
-    fig.update_yaxes(tickvals=list(range(len(metrics))), ticktext=labels, range=[len(metrics) - 0.5, -0.5])
+    return banded_dots(dots, labels, "top-1 accuracy, % (bars: 95 % interval)")
+
+
+def banded_dots(dots: Sequence[tuple[str, str, Mapping[int, Valued]]], labels: list[str], title: str) -> go.Figure:
+    """A band for each label, in it a row for each of the `dots`: name, colour, and a value with its interval by band."""
+    step = 1.0 / (len(dots) + 1.2)
+    fig = figure(70 + max(44, 17 * (len(dots) + 1)) * len(labels))
+    for rank, (name, colour, scores) in enumerate(dots):
+        ys = [row + (rank - (len(dots) - 1) / 2) * step for row in scores]
+        fig.add_trace(_dots(name, colour, list(scores.values()), ys))
+    for row in range(0, len(labels), 2):
+        fig.add_hrect(y0=row - 0.5, y1=row + 0.5, fillcolor="#f6f7f9", line_width=0, layer="below")
+    fig.update_yaxes(tickvals=list(range(len(labels))), ticktext=labels, range=[len(labels) - 0.5, -0.5])
     fig.update_yaxes(showgrid=False, ticks="")
-    fig.update_xaxes(title_text="top-1 accuracy, % (bars: 95 % interval)", nticks=8)
+    fig.update_xaxes(title_text=title, nticks=8)
     return fig
 
 
@@ -84,7 +90,7 @@ def _scores_of(results: Results, spec: str, metrics: list[tuple[str, str]]) -> d
     return found
 
 
-def _dots(spec: str, colour: str, scores: list[Score], ys: list[float]) -> go.Scatter:
+def _dots(spec: str, colour: str, scores: list[Valued], ys: list[float]) -> go.Scatter:
     return go.Scatter(
         x=[s.value for s in scores], y=ys, mode="markers", name=inert(spec),
         marker={"size": 9, "color": colour, "line": {"width": 1, "color": "white"}},

@@ -33,6 +33,22 @@ class Features2d:
 
 
 @dataclass(frozen=True)
+class LookedAt:
+    """The picture of what one encoder looks at in one image, and how much of the truth its map shares (0 to 1); of the truth
+    itself the encoder is empty."""
+
+    key: str
+    encoder: str
+    value: float
+    jpeg: bytes
+
+    @property
+    def name(self) -> str:
+        """Another one than that of the image alone."""
+        return f"{self.key}\0{self.encoder}"
+
+
+@dataclass(frozen=True)
 class ResultsFolder:
     """A results folder in memory; what was missing on disk is empty here."""
 
@@ -44,6 +60,7 @@ class ResultsFolder:
     curves: list[dict[str, Any]]
     neighbours: list[dict[str, Any]]
     bad_images: list[dict[str, Any]]
+    looks: list[LookedAt]
 
 
 def load(path: Path, images: bool = True) -> ResultsFolder:
@@ -62,7 +79,13 @@ def load(path: Path, images: bool = True) -> ResultsFolder:
         curves=_json_list(assets / "curves.json"),
         neighbours=_json_list(assets / "neighbours.json") if images else [],
         bad_images=read_jsonl(path / "bad_images.jsonl") if images else [],
+        looks=_looks(_table(assets / "looks.parquet", ["key", "encoder", "value", "jpeg"])) if images else [],
     )
+
+
+def _looks(table: Table) -> list[LookedAt]:
+    columns = (table.get(name, []) for name in ("key", "encoder", "value", "jpeg"))
+    return [LookedAt(*row) for row in zip(*columns, strict=True)]
 
 
 def class_indices(values: Sequence[Any], classes: Sequence[str]) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 import plotly.io
 from plotly.offline import get_plotlyjs
 
-from selfsight.reporting import figures, figures_detail, outcomes, pictures, tables, words
+from selfsight.reporting import figures, figures_detail, looks, outcomes, pictures, tables, words
 from selfsight.reporting.folder import ResultsFolder, load
 from selfsight.reporting.palette import UNKNOWN, class_marker, encoder_colours
 from selfsight.runs import write_text_atomic
@@ -47,7 +47,7 @@ class Page:
     def __init__(self, folder: ResultsFolder, images: bool) -> None:
         self.folder, self.results, self.images = folder, folder.results, images
         self.colours = encoder_colours(folder.results)
-        self.pictures = pictures.Pictures(folder.thumbs)
+        self.pictures = pictures.Pictures(folder.thumbs | {look.name: look.jpeg for look in folder.looks})
         self.plots: dict[str, str] = {}
         self.endpoint = words.endpoint(folder.results)
         self.pair = self._pair()
@@ -58,7 +58,8 @@ class Page:
         sections = dict(self.sections())
         template = environment.from_string(_asset("template.html.j2"))
         return template.render(
-            r=self.results, images=self.images, top=self.top(), sections=sections, colours=self.colours, unknown=UNKNOWN,
+            r=self.results, images=self.images, top=self.top(), sections=sections, colours=looks.colours_of(self.results),
+            unknown=UNKNOWN,
             style=_asset("report.css"), script=_asset("report.js"), plotly=get_plotlyjs(),
             plots=script_json("{" + ",".join(f"{json.dumps(name)}:{text}" for name, text in self.plots.items()) + "}"),
             thumbs=script_json(json.dumps(self.pictures.payload)),
@@ -73,6 +74,7 @@ class Page:
                 table=tables.comparisons(self.results), plot=self.plot("differences", figures.differences_plot(self.results))
             ),
         )
+        yield "looks", self.looks()
         yield "shifts", _filled(table=tables.conditions(self.results))
         yield "cost", _filled(table=tables.cost(self.results), plot=self.plot("cost", figures.cost_plot(self.results)))
         yield "classes", self.classes()
@@ -158,6 +160,19 @@ class Page:
         names = (verdict.incumbent, verdict.challenger)
         colours = (self.colours.get(names[0], UNKNOWN), self.colours.get(names[1], UNKNOWN))
         return pictures.disagreement_galleries(self.folder, self.pair, colours, names, self.pictures)
+
+    def looks(self) -> dict[str, Any]:
+        """What the encoders look at, where they were measured against masks."""
+        found = self.results.segmentation
+        if found is None:
+            return {}
+        floors = {e.spec for e in self.results.encoders if e.role == "floor"}
+        return {
+            "n": found.n, "findings": looks.findings(found, floors), "rows": looks.rows(self.folder, self.pictures),
+            "columns": [(spec, words.METHODS[method]) for spec, method in found.own.items()], "names": looks.names(found),
+            "plot": self.plot("looks", looks.plot(self.results, found)), "table": looks.table(found),
+            "differences": looks.differences(self.results, found), "protocol": found.protocol,
+        }  # fmt: skip
 
     def maps(self) -> dict[str, Any]:
         shown, names, labels = [], self.results.data.classes, set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from selfsight.results import Results, Score, Verdict
+from selfsight.results import MaskScore, Results, Score, Verdict
 
 MINUS, NONE, NBSP = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{NO-BREAK SPACE}"
 TASKS = {
@@ -14,6 +14,11 @@ TASKS = {
 }  # fmt: skip
 METRICS = {
     "top1": "top-1", "top5": "top-5", "balanced_accuracy": "balanced accuracy", "rankme": "RankMe", "map": "mAP", "miou": "mIoU",
+    "jaccard_60": "Jaccard at 60 %", "jaccard_80": "Jaccard at 80 %", "corloc": "CorLoc",
+}  # fmt: skip
+METHODS = {
+    "": "own map", "attention": "attention", "norm": "norm of the features", "principal": "first principal component",
+    "heads": "best head", "lost": "LOST", "tokencut": "TokenCut", "kmeans": "k-means",
 }  # fmt: skip
 CURVES = {
     "loss": ("Loss", "falls while the student learns"),
@@ -89,7 +94,7 @@ def count(value: float) -> str:
     return f"{value:.0f}"
 
 
-def interval(score: Score) -> str:
+def interval(score: Score | MaskScore) -> str:
     return f"{number(score.low)} to {number(score.high)}"
 
 
