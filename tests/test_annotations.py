@@ -17,8 +17,6 @@ from selfsight.data.sources import Subset, open_source
 from selfsight.data.undecodable import UndecodableError
 from selfsight.errors import DataError
 
-# pycocotools copies its masks in a way that NumPy 2 warns of.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 NAMED = {"coco", "voc", "drawn"}
 
 

@@ -30,6 +30,11 @@ def test_demo_draws_trains_compares_and_reports(tmp_path: Path, monkeypatch: pyt
     assert [e.role for e in made.results.encoders] == ["incumbent", "challenger", "floor", "floor"]
     copies = [c for c in made.results.comparisons if c.a == f"{made.run}?weights=init"]
     assert [(c.b, c.task) for c in copies] == [(str(made.run), "knn"), (str(made.run), "linear")]
+    looked = made.results.segmentation
+    assert looked is not None and looked.n == 80
+    assert [d.method_b for d in looked.differences if (d.a, d.b) == (f"{made.run}?weights=init", str(made.run))][:2] == [
+        "attention"
+    ] * 2
     drawn = manifest.read(tmp_path / "demo" / "images")
     assert len(drawn.samples) == len(drawn.objects) == 320
     page = made.report.read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ unclosed set is readable.
 from __future__ import annotations
 
 import json
+import warnings
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -62,7 +63,15 @@ def encode_mask(mask: npt.NDArray[np.bool_]) -> str:
 def decode_mask(text: str) -> npt.NDArray[np.bool_]:
     """The inverse of `encode_mask`."""
     rle = json.loads(text)
-    return np.asarray(coco.decode({"size": rle["size"], "counts": rle["counts"].encode()}), dtype=bool)
+    return unpacked({"size": rle["size"], "counts": rle["counts"].encode()})
+
+
+def unpacked(rle: dict[str, Any]) -> npt.NDArray[np.bool_]:
+    """[height, width] of COCO's packed run lengths."""
+    with warnings.catch_warnings():
+        # pycocotools hands its masks over in a way that NumPy 2 warns of.
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+        return np.asarray(coco.decode(rle), dtype=bool)
 
 
 class Writer:

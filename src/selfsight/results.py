@@ -131,10 +131,14 @@ class Labelling(Record):
     reason: str
 
 
+FLOOR = "floor"
+"""The method of what looks at nothing."""
+
+
 class MaskScore(Record):
     """What one `method` reaches on one measure under one encoder, or without any: a mean over pictures with its interval.
 
-    `encoder` is a spec, or the name of a floor that looks at nothing, whose method is `floor`.
+    `encoder` is a spec, or the name of a floor that looks at nothing, whose method is `FLOOR`.
     """
 
     encoder: str
@@ -172,6 +176,11 @@ class Segmentation(Record):
     own: dict[str, str]
     scores: list[MaskScore]
     differences: list[MaskDifference]
+
+    def score(self, name: str, method: str, metric: str) -> MaskScore | None:
+        """Of an encoder by a method, or by its own map where `method` is empty; of a floor, which is the same by every one."""
+        wanted = (method or self.own[name]) if name in self.own else FLOOR
+        return next((s for s in self.scores if (s.encoder, s.method, s.metric) == (name, wanted, metric)), None)
 
 
 class Results(Record):

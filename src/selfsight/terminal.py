@@ -15,7 +15,7 @@ from rich.table import Table
 from selfsight.checkup import Finding
 from selfsight.comparison.verdict import sentence
 from selfsight.device import leads
-from selfsight.results import Results, Segmentation
+from selfsight.results import FLOOR, Results, Segmentation
 from selfsight.runs import RunFolder, read_jsonl
 from selfsight.ssl.estimate import Estimate
 from selfsight.ssl.recipes import Derived
@@ -183,19 +183,16 @@ def _scores(results: Results) -> Table:
 def _looks(found: Segmentation) -> Table:
     """Jaccard at 60 % of the own maps and of the best head, and CorLoc; the report has the rest."""
     table = Table(title=f"against the masks of {found.n} pictures, percent, with intervals of 95 %", title_justify="left")
-    ways = [s.method for s in found.scores if s.metric == "corloc" and s.encoder in found.own]
-    columns = {"own map": "", "best head": "heads"} | {f"CorLoc {way}": way for way in ways}
+    ways = dict.fromkeys(s.method for s in found.scores if s.metric == "corloc" and s.method != FLOOR)
+    columns = {"own map": ("", "jaccard_60"), "best head": ("heads", "jaccard_60")}
+    columns |= {f"{way} CorLoc": (way, "corloc") for way in ways}
     table.add_column("encoder", overflow="fold")
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     for encoder in dict.fromkeys(s.encoder for s in found.scores):
-        cells = []
-        for method in columns.values():
-            wanted = (found.own[encoder] if not method else method) if encoder in found.own else "floor"
-            metric = "jaccard_60" if method in ("", "heads") else "corloc"
-            scores = [s for s in found.scores if (s.encoder, s.method, s.metric) == (encoder, wanted, metric)]
-            cells += [f"{s.value:.1f} [dim]({s.low:.1f} .. {s.high:.1f})[/]" for s in scores] or ["-"]
-        table.add_row(f"{escape(encoder)} [dim]{found.own.get(encoder, 'floor')}[/]", *cells)
+        scores = [found.score(encoder, *column) for column in columns.values()]
+        cells = [f"{s.value:.1f} [dim]({s.low:.1f} .. {s.high:.1f})[/]" if s else "-" for s in scores]
+        table.add_row(f"{escape(encoder)} [dim]{found.own.get(encoder, FLOOR)}[/]", *cells)
     return table
 
 

@@ -58,7 +58,8 @@ def demo(
 ) -> Demo:
     """Draw images (or take `data`), train a small ViT without labels, compare it with EfficientNet-Lite0, write the report.
 
-    Of drawn images the masks are known, so what the networks look at is measured, too. `out` holds `images/` (drawn), `run/` and `results/`. An earlier demo there is replaced; another folder is left alone.
+    Of drawn images the masks are known, so what the networks look at is measured, too. `out` holds `images/` (drawn), `run/` and
+    `results/`. An earlier demo there is replaced; another folder is left alone.
     """
     watch = watch or Silent()
     folder = Path(out)

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from selfsight import statistics
 from selfsight.attention.objects import FINDERS
-from selfsight.evaluate.segmentation import CORLOC, FLOOR, HEADS, MASSES, MIOU, Value
-from selfsight.results import MaskDifference, MaskScore
+from selfsight.evaluate.segmentation import CORLOC, HEADS, MASSES, MIOU, Value
+from selfsight.results import FLOOR, MaskDifference, MaskScore
 
 
 class Look(NamedTuple):

@@ -31,12 +31,13 @@ from selfsight.attention.objects import FINDERS, box_of
 from selfsight.attention.seeing import Seen
 from selfsight.data.annotations import Annotated, union
 from selfsight.masks import located
+from selfsight.results import FLOOR
 
 Bools = npt.NDArray[np.bool_]
 Doubles = npt.NDArray[np.float64]
 
 MASSES = {"jaccard_60": 0.6, "jaccard_80": 0.8}
-HEADS, FLOOR, CORLOC, MIOU = "heads", "floor", "corloc", "miou"
+HEADS, CORLOC, MIOU = "heads", "corloc", "miou"
 BOX_SHARE = 0.5
 """Of the picture in the centred box that is a floor. It is no result of any images."""
 

@@ -13,9 +13,8 @@ from selfsight.reporting.folder import ResultsFolder
 from selfsight.reporting.palette import UNKNOWN, encoder_colours
 from selfsight.reporting.pictures import Pictures
 from selfsight.reporting.tables import Cell, Row, Table
-from selfsight.results import MaskDifference, MaskScore, Results, Segmentation
+from selfsight.results import FLOOR, MaskDifference, MaskScore, Results, Segmentation
 
-FLOOR = "floor"
 _SHADES = {"centred box": "#8D939C", "whole picture": "#4B515A"}
 _MAIN = "jaccard_60"
 
@@ -67,12 +66,6 @@ def _is_more(found: Segmentation, measure: Measure) -> bool:
     return any(s.method == measure.method != found.own.get(s.encoder) for s in found.scores)
 
 
-def score_of(found: Segmentation, name: str, measure: Measure) -> MaskScore | None:
-    """What an encoder or a floor reached; a floor is the same by every method."""
-    method = (found.own[name] if not measure.method else measure.method) if name in found.own else FLOOR
-    return next((s for s in found.scores if (s.encoder, s.method, s.metric) == (name, method, measure.metric)), None)
-
-
 def names(found: Segmentation) -> list[str]:
     """Encoders, then the floors that look at nothing."""
     return [*found.own, *dict.fromkeys(s.encoder for s in found.scores if s.method == FLOOR)]
@@ -85,7 +78,7 @@ def colours_of(results: Results) -> dict[str, str]:
 def table(found: Segmentation) -> Table:
     """Measures down, encoders and floors across."""
     rows = [
-        Row(measure.name, [_cell(score_of(found, name, measure)) for name in names(found)], note=measure.how)
+        Row(measure.name, [_cell(found.score(name, *measure)) for name in names(found)], note=measure.how)
         for measure in measures(found)
     ]
     return Table(["measure", *names(found)], rows)
@@ -115,7 +108,7 @@ def plot(results: Results, found: Segmentation) -> go.Figure:
     shown = [m for m in measures(found) if m.method in ("", "heads") or m.metric == "corloc"]
     colours = colours_of(results)
     dots = [
-        (name, colours.get(name, UNKNOWN), {row: s for row, m in enumerate(shown) if (s := score_of(found, name, m))})
+        (name, colours.get(name, UNKNOWN), {row: s for row, m in enumerate(shown) if (s := found.score(name, *m))})
         for name in names(found)
     ]
     return banded_dots(dots, [f"{m.name}<br>{inert(m.how)}" for m in shown], "% (bars: 95 % interval)")
@@ -126,7 +119,7 @@ def findings(found: Segmentation, floors: set[str]) -> list[Finding]:
     said = []
     for encoder, method in found.own.items():
         pairs = [_seen_from(encoder, d) for d in found.differences if d.metric == _MAIN and _is_own(encoder, d, found)]
-        score = score_of(found, encoder, Measure("", _MAIN))
+        score = found.score(encoder, "", _MAIN)
         if encoder in floors or not pairs or score is None:
             continue
         named = ((word, [other for other, sign in pairs if sign == wanted]) for wanted, word in _WORDS)

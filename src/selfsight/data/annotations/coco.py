@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pycocotools import mask as rle
 
 from selfsight.data.annotations.base import Annotated, Annotations, Bools, ByName, Instance, union
 from selfsight.data.sources import Source
 from selfsight.data.undecodable import UndecodableError
 from selfsight.errors import DataError
+from selfsight.manifest import unpacked
 
 _BESIDE = "_annotations.coco.json"
 """The name that exports of labelling tools give it, among the images."""
@@ -81,7 +81,7 @@ def _mask(row: dict[str, Any], shape: tuple[int, int]) -> Bools:
             packed = rle.frPyObjects(outline, *outline["size"])
         else:
             packed = {"size": outline["size"], "counts": outline["counts"].encode()}
-        mask = np.asarray(rle.decode(packed), dtype=np.bool_)
+        mask = unpacked(packed)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise UndecodableError(f"annotation {row.get('id', '?')}: its segmentation cannot be read ({error})") from None
     if mask.shape != shape:
