@@ -12,7 +12,19 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from selfsight import results as results_file
-from selfsight.results import Comparison, Cost, DataRecord, EncoderRecord, Labelling, Results, Score, Verdict
+from selfsight.results import (
+    Comparison,
+    Cost,
+    DataRecord,
+    EncoderRecord,
+    Labelling,
+    MaskDifference,
+    MaskScore,
+    Results,
+    Score,
+    Segmentation,
+    Verdict,
+)
 
 INCUMBENT, CHALLENGER = "efficientnet-lite0", "runs/demo"
 ENCODERS = [
@@ -60,7 +72,14 @@ def keys_of(n: int) -> list[str]:
 
 
 def build(
-    folder: Path, *, classes: list[str] | None = None, n: int = 60, labels: bool = True, assets: bool = True, seed: int = 0
+    folder: Path,
+    *,
+    classes: list[str] | None = None,
+    n: int = 60,
+    labels: bool = True,
+    assets: bool = True,
+    looks: bool = False,
+    seed: int = 0,
 ) -> Results:
     """Write the folder and return its results."""
     rng = np.random.default_rng(seed)
@@ -70,6 +89,10 @@ def build(
     truth = rng.integers(0, len(classes), n) if labels else np.full(n, -1)
     outcomes = _outcomes(rng, keys, truth, len(classes)) if labels else []
     results = _results(outcomes, classes, n, keys)
+    if looks:
+        results = results.model_copy(update={"segmentation": _segmentation()})
+        (folder / "assets").mkdir(exist_ok=True)
+        _write_looks(folder / "assets" / "looks.parquet", rng, keys[:8])
     results_file.write(results, folder)
     if outcomes:
         pq.write_table(pa.Table.from_pylist(outcomes), folder / "per_image.parquet")
@@ -202,6 +225,55 @@ def _verdict(comparisons: list[Comparison]) -> Verdict:
         high=main.high,
         reason="The whole interval lies below the margin: the challenger is worse on these images.",
     )
+
+
+OWN = {INCUMBENT: "norm", CHALLENGER: "attention", "runs/demo?weights=init": "attention"}
+
+
+def _segmentation() -> Segmentation:
+    """The challenger looks at things, the others hardly do."""
+    values = {INCUMBENT: 31.0, CHALLENGER: 46.5, "runs/demo?weights=init": 22.0, "centred box": 38.0, "whole picture": 27.5}
+    scores = []
+    for name, value in values.items():
+        own = OWN.get(name, "floor")
+        for method, metric, more in ((own, "jaccard_60", 0), ("heads", "jaccard_60", 9), ("tokencut", "corloc", 20)):
+            if name in OWN and not (method == "heads" and own == "norm"):
+                place = {"encoder": name, "method": method, "metric": metric, "value": value + more}
+                scores.append(MaskScore(**place, low=value + more - 3, high=value + more + 3, n=120))
+        if name not in OWN:
+            scores += [
+                MaskScore(encoder=name, method="floor", metric=metric, value=value, low=value - 3, high=value + 3, n=120)
+                for metric in ("jaccard_60", "corloc")
+            ]
+    pairs = [(INCUMBENT, CHALLENGER), ("runs/demo?weights=init", CHALLENGER)]
+    pairs += [(floor, encoder) for floor in ("centred box", "whole picture") for encoder in (INCUMBENT, CHALLENGER)]
+    differences = [
+        MaskDifference(
+            a=a,
+            b=b,
+            method_a=OWN.get(a, "floor"),
+            method_b=OWN[b],
+            metric="jaccard_60",
+            difference=values[b] - values[a],
+            low=values[b] - values[a] - 4,
+            high=values[b] - values[a] + 4,
+            n=120,
+        )
+        for a, b in pairs
+    ]
+    return Segmentation(
+        masks="data/pets/masks", n=120, protocol=["pictures: 120"], own=OWN, scores=scores, differences=differences
+    )
+
+
+def _write_looks(path: Path, rng: np.random.Generator, keys: list[str]) -> None:
+    columns = ["", *OWN]
+    rows = [
+        {"key": key, "encoder": encoder, "method": OWN.get(encoder, ""), "value": 0.4, "jpeg": _thumb(rng, number)}
+        for number, key in enumerate(keys)
+        for encoder in columns
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), path)
 
 
 def _write_assets(folder: Path, rng: np.random.Generator, keys: list[str], truth: np.ndarray, labels: bool) -> None:

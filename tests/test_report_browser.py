@@ -21,7 +21,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The three kinds of report."""
+    """The three kinds of report, and one with what encoders look at."""
     base = tmp_path_factory.mktemp("reports")
     hostile = [
         "<script>alert(1)</script>",
@@ -31,7 +31,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ]
     for name, classes, labels in (("labelled", hostile, True), ("silent", None, True), ("label-free", None, False)):
         build(base / name, classes=classes, labels=labels)
-    return {name: render(base / name, images=name != "silent") for name in ("labelled", "silent", "label-free")}
+    build(base / "looking", looks=True)
+    return {name: render(base / name, images=name != "silent") for name in ("labelled", "silent", "label-free", "looking")}
 
 
 def open_page(browser: Any, page: Path, width: int) -> None:
@@ -42,14 +43,14 @@ def open_page(browser: Any, page: Path, width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [1280, 420])
-@pytest.mark.parametrize("kind", ["labelled", "silent", "label-free"])
+@pytest.mark.parametrize("kind", ["labelled", "silent", "label-free", "looking"])
 def test_the_page_is_silent_offline_and_complete(browser: Any, pages: dict[str, Path], kind: str, width: int) -> None:
     open_page(browser, pages[kind], width)
     sizes = browser.execute_script(
         "return [...document.querySelectorAll('.plot')].map(p => { const s = p.querySelector('.main-svg');"
         " const r = s ? s.getBoundingClientRect() : {width: 0, height: 0}; return [p.id, r.width, r.height]; })"
     )
-    assert len(sizes) == {"labelled": 15, "silent": 15, "label-free": 9}[kind]
+    assert len(sizes) == {"labelled": 15, "silent": 15, "label-free": 9, "looking": 16}[kind]
     assert [size for size in sizes if min(size[1:]) < 100] == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     sentence = browser.find_element("css selector", "#verdict .sentence")
@@ -86,3 +87,20 @@ def test_a_chosen_class_is_followed_through_all_maps(browser: Any, pages: dict[s
         "return [...document.querySelectorAll('[id^=plot-map-]')].map(m => m.data.map(t => t.marker.opacity))"
     )
     assert faded == [[1, 0.06, 0.06, 0.06]] * 3
+
+
+def test_what_encoders_look_at_stands_side_by_side_and_in_words(browser: Any, pages: dict[str, Path]) -> None:
+    open_page(browser, pages["looking"], 1280)
+    rows = browser.execute_script(
+        "return [...document.querySelectorAll('table.looks tbody tr')].map(r => [...r.querySelectorAll('img')].map(i => {"
+        " const b = i.getBoundingClientRect(); return [Math.round(b.top), Math.round(b.width)]; }))"
+    )
+    assert [len(row) for row in rows] == [4] * 8
+    assert all(len({top for top, _ in row}) == 1 and min(width for _, width in row) > 90 for row in rows)
+    findings = [item.text for item in browser.find_elements("css selector", ".findings li")]
+    assert findings == [
+        f"{INCUMBENT} (norm of the features, Jaccard 31.0 %) is below runs/demo and a centred box; "
+        "not told apart from the whole picture.",
+        "runs/demo (attention, Jaccard 46.5 %) is above efficientnet-lite0, runs/demo?weights=init, a centred box "
+        "and the whole picture.",
+    ]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from selfsight import metrics, results, runs, statistics
 from selfsight.comparison import assets
 from selfsight.comparison.gather import About, Machine, costs, gather, load_all, record, write_bad
-from selfsight.comparison.looking import Masks, measure, write_measured
+from selfsight.comparison.looking import Masks, eyes_of, measure, write_measured
 from selfsight.comparison.plan import Plan
 from selfsight.comparison.run import run_folders
 from selfsight.comparison.split import TEST_SHARE
@@ -32,12 +32,13 @@ def run_labelfree(
     but advice on labelling."""
     folder.mkdir(parents=True, exist_ok=True)
     encoders = load_all(plan.encoders, machine)
+    eyes = eyes_of(encoders, machine) if masks is not None else {}
     unreadable = folder / "bad_images.jsonl"
     with listed(unreadable):
         found = gather(encoders, source, "unlabelled", machine)
         seen = None
         if masks is not None:
-            seen = measure(encoders, Subset(source, found.indices), masks, machine, group_by=None, images=about.images)
+            seen = measure(eyes, Subset(source, found.indices), masks, machine, group_by=None, images=about.images)
     bad = write_bad(unreadable, [*found.bad, *(seen.bad if seen else [])])
     keys = [source.keys[i] for i in found.indices]
     reference = found.vectors[plan.incumbent]

@@ -82,14 +82,13 @@ class _Shown(NamedTuple):
 
 
 def measure(
-    encoders: Mapping[str, Encoder], source: Source, masks: Masks, machine: Machine, *, group_by: str | None, images: bool
+    eyes: Mapping[str, Eyes], source: Source, masks: Masks, machine: Machine, *, group_by: str | None, images: bool
 ) -> Measured:
     """All encoders on the same pictures, at most `masks.limit` of those with masks, drawn by the seed.
 
-    Encoders without places are left out, which is said. `DataError` where no picture has a thing in its masks,
-    `TooManyBadError` where more pictures or masks cannot be read than the tolerance bears.
+    `DataError` where no picture has a thing in its masks, `TooManyBadError` where more pictures or masks cannot be read than the
+    tolerance bears.
     """
-    eyes = _eyes(encoders, machine)
     found = Measured(masks, MaskOutcomes(), {})
     known = [index for index in range(len(source)) if masks.annotations.known(source, index)]
     order = [known[place] for place in np.random.default_rng(masks.seed).permutation(len(known)).tolist()]
@@ -112,7 +111,8 @@ def measure(
     return found
 
 
-def _eyes(encoders: Mapping[str, Encoder], machine: Machine) -> dict[str, Eyes]:
+def eyes_of(encoders: Mapping[str, Encoder], machine: Machine) -> dict[str, Eyes]:
+    """Those of every encoder that has places; the others are left out, which is said. `WeightsError` where none is left."""
     made = {}
     for spec, encoder in encoders.items():
         try:

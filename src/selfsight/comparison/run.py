@@ -11,7 +11,7 @@ from selfsight import results, runs
 from selfsight.comparison import assets
 from selfsight.comparison.as_deployed import Columns, all_columns, answers
 from selfsight.comparison.gather import About, Gathered, Machine, costs, gather, load_all, record, write_bad
-from selfsight.comparison.looking import Masks, measure, write_measured
+from selfsight.comparison.looking import Masks, eyes_of, measure, write_measured
 from selfsight.comparison.outcomes import Key, Outcomes
 from selfsight.comparison.plan import Plan
 from selfsight.comparison.split import Parts
@@ -29,6 +29,7 @@ def run_comparison(plan: Plan, parts: Parts, folder: Path, machine: Machine, abo
     """Compare all encoders of `plan` on `parts`, and on the test images against `masks`, and write the results folder."""
     folder.mkdir(parents=True, exist_ok=True)
     encoders = load_all(plan.encoders, machine)
+    eyes = eyes_of(encoders, machine) if masks is not None else {}
     places = all_columns(encoders, parts.train.classes)
     for task, spec in ((task, spec) for task in plan.tasks if task in plan.on_images for spec in encoders if spec not in places):
         plan.on_images[task].check(spec)
@@ -38,7 +39,7 @@ def run_comparison(plan: Plan, parts: Parts, folder: Path, machine: Machine, abo
         seen = None
         if masks is not None:
             asked = Subset(parts.test, test.indices)
-            seen = measure(encoders, asked, masks, machine, group_by=parts.group_by, images=about.images)
+            seen = measure(eyes, asked, masks, machine, group_by=parts.group_by, images=about.images)
     bad = write_bad(unreadable, [*train.bad, *test.bad, *(seen.bad if seen else [])])
     spent = costs(plan.encoders, machine)
     outcomes = _evaluate(plan, parts, train, test, machine, places)
