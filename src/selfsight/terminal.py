@@ -181,17 +181,17 @@ def _scores(results: Results) -> Table:
 
 
 def _looks(found: Segmentation) -> Table:
-    """Jaccard at 60 % of the own maps and of the best head, and CorLoc; the report has the rest."""
-    table = Table(title=f"against the masks of {found.n} pictures, percent, with intervals of 95 %", title_justify="left")
+    """Jaccard at 60 % of the own maps and of the best head, and CorLoc; the report has the rest, and the intervals."""
+    title = f"what they look at: percent of Jaccard at 60 % (map, best head) and of CorLoc, {found.n} pictures with masks"
+    table = Table(title=title, title_justify="left")
     ways = dict.fromkeys(s.method for s in found.scores if s.metric == "corloc" and s.method != FLOOR)
-    columns = {"own map": ("", "jaccard_60"), "best head": ("heads", "jaccard_60")}
-    columns |= {f"{way} CorLoc": (way, "corloc") for way in ways}
+    columns = {"own map": ("", "jaccard_60"), "best head": ("heads", "jaccard_60"), **{way: (way, "corloc") for way in ways}}
     table.add_column("encoder", overflow="fold")
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     for encoder in dict.fromkeys(s.encoder for s in found.scores):
         scores = [found.score(encoder, *column) for column in columns.values()]
-        cells = [f"{s.value:.1f} [dim]({s.low:.1f} .. {s.high:.1f})[/]" if s else "-" for s in scores]
+        cells = [f"{score.value:.1f}" if score else "-" for score in scores]
         table.add_row(f"{escape(encoder)} [dim]{found.own.get(encoder, FLOOR)}[/]", *cells)
     return table
 

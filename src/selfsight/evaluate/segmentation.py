@@ -19,7 +19,7 @@ Measures, each a value between 0 and 1 a picture:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -58,6 +58,7 @@ class Things:
         self.shape: tuple[int, int] = (self.count.shape[0], self.count.shape[1])
         visible = [thing.mask & self.count for thing in truth.instances]
         self.masks: Bools = np.array([mask for mask in visible if mask.any()], dtype=np.bool_).reshape(-1, *self.shape)
+        self._counted: dict[tuple[int, ...], _Counts] = {}
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -69,11 +70,35 @@ class Things:
 
     def jaccard(self, masks: Bools) -> Doubles:
         """Masks over a grid [M, h, w] -> [O, M]: their overlap with each thing at the size of the picture."""
-        return _overlaps(self.masks, self.count, masks)
+        return self._counts(masks.shape[1:]).overlaps(masks)[:-1]
 
     def together(self, mask: Bools) -> float:
         """A mask over a grid [h, w] against all things as one."""
-        return float(_overlaps(union(self.masks, self.shape)[None], self.count, mask[None])[0, 0])
+        return float(self._counts(mask.shape).overlaps(mask[None])[-1, 0])
+
+    def _counts(self, grid: tuple[int, ...]) -> _Counts:
+        if grid not in self._counted:
+            regions = [*self.masks, union(self.masks, self.shape)]
+            self._counted[grid] = _Counts.of(regions, self.count, _places(self.shape, grid), grid[0] * grid[1])
+        return self._counted[grid]
+
+
+class _Counts(NamedTuple):
+    """Pixels of each region in each place, `held` [R, N], and all that count, `whole` [N]."""
+
+    held: Doubles
+    whole: Doubles
+
+    @classmethod
+    def of(cls, regions: Sequence[Bools], count: Bools, places: npt.NDArray[np.int64], number: int) -> _Counts:
+        held = [np.bincount(places[region], minlength=number) for region in regions]
+        return cls(np.array(held, dtype=np.float64), np.bincount(places[count], minlength=number).astype(np.float64))
+
+    def overlaps(self, masks: Bools) -> Doubles:
+        """Masks over the grid [M, h, w] -> Jaccard [R, M]; regions are not empty."""
+        chosen = masks.reshape(len(masks), -1).T.astype(np.float64)
+        both = self.held @ chosen
+        return np.asarray(both / (self.held.sum(1)[:, None] + self.whole @ chosen - both))
 
 
 def values(seen: Seen, things: Things) -> Iterator[Value]:
@@ -140,17 +165,6 @@ def _norm(seen: Seen) -> Doubles:
 
 
 MAPS: dict[str, Callable[[Seen], Doubles | None]] = {"attention": _attention, "norm": _norm}
-
-
-def _overlaps(things: Bools, count: Bools, masks: Bools) -> Doubles:
-    """Things [O, H, W], pixels that count [H, W] and masks [M, h, w] -> Jaccard [O, M]."""
-    places = _places(count.shape, masks.shape[1:])
-    number = masks.shape[1] * masks.shape[2]
-    held = np.stack([np.bincount(places[thing], minlength=number) for thing in things]).astype(np.float64)
-    whole = np.bincount(places[count], minlength=number).astype(np.float64)
-    chosen = masks.reshape(len(masks), -1).T.astype(np.float64)
-    both = held @ chosen
-    return np.asarray(both / (held.sum(1)[:, None] + whole @ chosen - both))
 
 
 def _places(shape: tuple[int, ...], grid: tuple[int, ...]) -> npt.NDArray[np.int64]:

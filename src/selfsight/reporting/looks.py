@@ -15,7 +15,7 @@ from selfsight.reporting.pictures import Pictures
 from selfsight.reporting.tables import Cell, Row, Table
 from selfsight.results import FLOOR, MaskDifference, MaskScore, Results, Segmentation
 
-_SHADES = {"centred box": "#8D939C", "whole picture": "#4B515A"}
+_SHADES = {"centred box": "#BBA789", "whole picture": "#6E5B44"}
 _MAIN = "jaccard_60"
 
 
