@@ -17,9 +17,10 @@ from annotated import Scene, Thing
 from selfsight import api, masks, results
 from selfsight.attention.objects import FINDERS
 from selfsight.attention.seeing import Seen
+from selfsight.comparison.mask_outcomes import MaskOutcomes
 from selfsight.data.annotations import Annotated, Instance
 from selfsight.errors import ConfigError, DataError, InputError, WeightsError
-from selfsight.evaluate.segmentation import Things, Value, floors, kept, own_map, values
+from selfsight.evaluate.segmentation import Things, Value, floors, kept, maps_of, own_map, values
 from selfsight.synth.drawing import draw_dataset
 
 VIT, OTHER, CNN = "random/vit_w32_d1_p8?size=32", "random/vit_w32_d1_p8?size=32&seed=1", "random/resnet18?size=64"
@@ -101,6 +102,19 @@ def test_without_attention_the_norm_of_the_features_stands_for_an_encoder() -> N
     assert "norm" in found and not found & {"heads", "attention"}
 
 
+def test_the_first_component_parts_a_thing_from_the_border_whichever_way_its_features_point() -> None:
+    thing = region((6, 8), 2, 5, 2, 6)
+    rng = np.random.default_rng(0)
+    for sign in (1, -1):
+        features = sign * np.where(thing.ravel()[:, None], 1.0, -1.0) + 0.05 * rng.standard_normal((48, 5))
+        seen = Seen((6, 8), features.astype(np.float32), features.astype(np.float32))
+        principal = maps_of(seen)["principal"]
+        assert principal.min() == 0
+        assert (principal.reshape(6, 8) > principal.mean()).tolist() == thing.tolist()
+    reached = {(v.method, v.metric): v.value for v in values(seen, things_of(thing))}
+    assert reached["principal", "jaccard_80"] > 0.75
+
+
 def test_a_map_that_is_zero_everywhere_holds_nothing() -> None:
     assert not kept(np.zeros((2, 9)), 0.6).any()
     dead = Seen((3, 3), np.zeros((9, 4), dtype=np.float32), np.zeros((9, 4), dtype=np.float32))
@@ -115,6 +129,17 @@ def test_floors_look_at_nothing_and_are_given_to_every_measure() -> None:
     assert [round(v.value, 6) for v in found["centred box"]] == [1.0, 1.0, 1.0, 1.0]
     assert thing.mean() == pytest.approx(0.5, abs=0.02)
     assert [v.metric for v in found["centred box"]] == ["jaccard_60", "jaccard_80", "corloc", "miou"]
+
+
+def test_pictures_of_one_group_are_drawn_together() -> None:
+    reached = [0.0, 0.0, 0.0, 1.0, 1.0, 1.0] * 4
+    alone, grouped = MaskOutcomes(), MaskOutcomes(groups=np.repeat([f"film {n}" for n in range(8)], 3))
+    for outcomes in (alone, grouped):
+        for number, value in enumerate(reached):
+            outcomes.add(str(number), {"vit": [Value("attention", "jaccard_60", value)]})
+    (free,), (bound,) = alone.scores(), grouped.scores()
+    assert free.value == bound.value == 50.0
+    assert bound.high - bound.low > 1.3 * (free.high - free.low)
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ Measures, each a value between 0 and 1 a picture:
 `jaccard_60`, `jaccard_80`
     The fewest places that hold 60 or 80 % of a map against each thing, averaged over the things of a picture (section 4.2.2 of
     Caron et al. 2021, DINO, which states both shares). Under `heads` a thing is given the head that fits it best, as the paper
-    reports it: that choice looks at the truth. Under `attention` (the mean of the heads) and `norm` (of the features) there is
-    one map and nothing to choose.
+    reports it: that choice looks at the truth. Under `attention` (the mean of the heads), `norm` (of the features) and
+    `principal` (their first component) there is one map and nothing to choose.
 `corloc`
     Whether the box of the one object found overlaps that of any thing by half (Deselaers et al. 2010).
 `miou`
@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import eigh
 
 from selfsight.attention.maps import smallest_set
 from selfsight.attention.objects import FINDERS, box_of
@@ -164,7 +165,20 @@ def _norm(seen: Seen) -> Doubles:
     return np.linalg.norm(seen.patches.astype(np.float64), axis=1)
 
 
-MAPS: dict[str, Callable[[Seen], Doubles | None]] = {"attention": _attention, "norm": _norm}
+def _principal(seen: Seen) -> Doubles:
+    """The first principal component of a picture's features, turned so that its border lies low, from its lowest place on
+    (Oquab et al. 2024, section 7.6: it parts foreground from background)."""
+    centred = seen.patches.astype(np.float64) - seen.patches.mean(0, dtype=np.float64)
+    last = len(centred) - 1
+    along = eigh(centred @ centred.T, subset_by_index=[last, last])[1][:, 0].reshape(seen.grid)
+    border = np.ones(seen.grid, dtype=np.bool_)
+    border[1:-1, 1:-1] = False
+    if not border.all() and along[border].mean() > along[~border].mean():
+        along = -along
+    return np.asarray((along - along.min()).ravel())
+
+
+MAPS: dict[str, Callable[[Seen], Doubles | None]] = {"attention": _attention, "norm": _norm, "principal": _principal}
 
 
 def _places(shape: tuple[int, ...], grid: tuple[int, ...]) -> npt.NDArray[np.int64]:
