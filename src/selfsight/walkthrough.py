@@ -19,7 +19,7 @@ MINUTES = 3.0
 SIZE = 48
 COUNTS = {"train": 3000, "test": 800}
 LIMIT = 1500
-PICTURES = 120
+PICTURES = 240
 """Drawn test images of which the masks are asked."""
 # The drawn pictures are grey and evenly exposed: there is no brightness to become blind to, and jittering it only makes views
 # of one picture look less alike, which a training of minutes does not get over.
