@@ -179,5 +179,7 @@ def _protocol(measured: Measured) -> list[str]:
         "CorLoc: whether the box around the one object that is found overlaps that of any thing by at least half; mIoU: its mask "
         "against all things together",
         "floors: the whole picture, and a centred box of half its area, which no image was asked for; each is given to every "
-        "measure, and intervals of differences are paired",
+        "measure",
+        "intervals: percentile bootstrap over the pictures (or their groups), of differences in pairs, 95 % each; they are not "
+        "corrected for how many there are, so of twenty that hold zero one is off it by chance",
     ]
