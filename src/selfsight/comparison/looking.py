@@ -180,6 +180,6 @@ def _protocol(measured: Measured) -> list[str]:
         "against all things together",
         "floors: the whole picture, and a centred box of half its area, which no image was asked for; each is given to every "
         "measure",
-        "intervals: percentile bootstrap over the pictures (or their groups), of differences in pairs, 95 % each; they are not "
-        "corrected for how many there are, so of twenty that hold zero one is off it by chance",
+        "intervals: percentile bootstrap over the pictures (or their groups), of differences in pairs, 95 % each and not corrected "
+        "for how many there are: of twenty pairs that do not differ, one looks by chance as if it did",
     ]
