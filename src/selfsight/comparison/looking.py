@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from selfsight.attention.seeing import Eyes, Seen
 from selfsight.comparison.assets import write_parquet
@@ -144,7 +145,9 @@ def _look(eyes: Mapping[str, Eyes], source: Source, index: int, annotations: Ann
 
 
 def _add(found: Measured, key: str, shown: _Shown, *, images: bool) -> None:
-    reached = {spec: list(values(seen, shown.things)) for spec, seen in shown.seen.items()}
+    # Where other programs are at work, threads that wait for one another over small matrices take 20 times as long.
+    with threadpool_limits(1, user_api="blas"):
+        reached = {spec: list(values(seen, shown.things)) for spec, seen in shown.seen.items()}
     found.outcomes.add(key, reached | dict(floors(shown.things)))
     found.own.update({spec: own_map(seen) for spec, seen in shown.seen.items()})
     if images:
@@ -180,6 +183,6 @@ def _protocol(measured: Measured) -> list[str]:
         "against all things together",
         "floors: the whole picture, and a centred box of half its area, which no image was asked for; each is given to every "
         "measure",
-        "intervals: percentile bootstrap over the pictures (or their groups), of differences in pairs, 95 % each and not corrected "
+        "intervals: percentile bootstrap over the pictures (or their groups), of differences in pairs, 95 % each, not corrected "
         "for how many there are: of twenty pairs that do not differ, one looks by chance as if it did",
     ]

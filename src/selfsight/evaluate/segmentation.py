@@ -28,7 +28,7 @@ import numpy.typing as npt
 from scipy.linalg import eigh
 
 from selfsight.attention.maps import smallest_set
-from selfsight.attention.objects import FINDERS, box_of
+from selfsight.attention.objects import FINDERS, box_of, in_pixels
 from selfsight.attention.seeing import Seen
 from selfsight.data.annotations import Annotated, union
 from selfsight.masks import located
@@ -77,6 +77,10 @@ class Things:
         """A mask over a grid [h, w] against all things as one."""
         return float(self._counts(mask.shape).overlaps(mask[None])[-1, 0])
 
+    def place(self, grid: tuple[int, int]) -> tuple[float, float]:
+        """Height and width of one place in pixels."""
+        return self.shape[0] / grid[0], self.shape[1] / grid[1]
+
     def _counts(self, grid: tuple[int, ...]) -> _Counts:
         if grid not in self._counted:
             regions = [*self.masks, union(self.masks, self.shape)]
@@ -115,9 +119,12 @@ def values(seen: Seen, things: Things) -> Iterator[Value]:
     for method, finder in FINDERS.items():
         if seen.attention is None and finder.needs_attention:
             continue
-        found = finder().find(seen, 1)
-        yield Value(method, CORLOC, float(bool(found) and located(_in_pixels(found[0].mask, things.shape), things.boxes)))
-        yield Value(method, MIOU, things.together(found[0].mask) if found else 0.0)
+        corloc, miou = 0.0, 0.0
+        for found in finder().find(seen, 1):
+            box = in_pixels(found.box, things.place(seen.grid), things.shape)
+            corloc, miou = float(located(box, things.boxes)), things.together(found.mask)
+        yield Value(method, CORLOC, corloc)
+        yield Value(method, MIOU, miou)
 
 
 def maps_of(seen: Seen) -> dict[str, Doubles]:
@@ -185,9 +192,3 @@ def _places(shape: tuple[int, ...], grid: tuple[int, ...]) -> npt.NDArray[np.int
     """[H, W]: the number of the place in which the middle of each pixel lies."""
     rows, columns = (((2 * np.arange(n) + 1) * places) // (2 * n) for n, places in zip(shape, grid, strict=True))
     return rows[:, None] * grid[1] + columns[None]
-
-
-def _in_pixels(mask: Bools, shape: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The box around a mask over a grid, in pixels of the picture; a mask finer than the picture may cover no pixel."""
-    pixels = mask.ravel()[_places(shape, mask.shape)]
-    return box_of(pixels) if pixels.any() else (0, 0, 0, 0)
