@@ -13,6 +13,7 @@ from PIL import Image
 import annotated
 from annotated import ONE, SEVERAL, WRITERS, Scene, Thing
 from selfsight.data.annotations import ANNOTATIONS, open_annotations
+from selfsight.data.annotations.base import ByName
 from selfsight.data.sources import Subset, open_source
 from selfsight.data.undecodable import UndecodableError
 from selfsight.errors import DataError
@@ -81,6 +82,13 @@ def test_what_two_masks_could_be_meant_for_has_none(tmp_path: Path) -> None:
     found = open_annotations(source, masks)
     assert found is not None
     assert [found.known(source, index) for index in range(2)] == [False, True]
+
+
+def test_names_are_told_apart_by_as_much_as_it_takes() -> None:
+    names = ["a/1.jpg", "a/1.png", "b/1.jpg", "b/2.jpg", "c/2.jpg", "3.jpg"]
+    things = ByName((name, name) for name in names)
+    asked = ["a/1.png", "b/1.webp", "2.jpg", "x/3.png", "13.jpg", "a/1.webp", "x/b/2.jpg"]
+    assert [things.get(key) for key in asked] == ["a/1.png", "b/1.jpg", None, "3.jpg", None, None, "b/2.jpg"]
 
 
 def test_black_and_white_is_one_thing_and_beside_numbers_255_is_void(tmp_path: Path) -> None:

@@ -45,28 +45,24 @@ class Annotations(ABC):
 
 
 class ByName(Generic[T]):
-    """Things by the name of the picture that they belong to, its ending aside.
+    """Things by the name of the picture that they belong to, its ending aside where nothing hangs on it.
 
     A key may be the same path, or one may be the end of the other (`0001.jpg` and `val2017/0001.jpg`), if that is so of one thing
     alone.
     """
 
     def __init__(self, things: Iterable[tuple[str, T]]) -> None:
-        self._by_last: dict[str, list[tuple[tuple[str, ...], T]]] = {}
+        self._by_last: dict[str, list[tuple[str, T]]] = {}
         for name, thing in things:
-            parts = _parts(name)
-            self._by_last.setdefault(parts[-1], []).append((parts, thing))
+            self._by_last.setdefault(_parts(name)[-1], []).append((name, thing))
 
     def get(self, key: str) -> T | None:
         parts = _parts(key)
-        alike = [(other, thing) for other, thing in self._by_last.get(parts[-1], []) if _ends_alike(parts, other)]
-        same = [pair for pair in alike if pair[0] == parts] or alike
-        return same[0][1] if len(same) == 1 else None
-
-    @property
-    def first(self) -> str:
-        """Some name, for messages."""
-        return next(("/".join(parts) for pairs in self._by_last.values() for parts, _ in pairs), "none")
+        alike = [(name, thing) for name, thing in self._by_last.get(parts[-1], []) if _ends_alike(parts, _parts(name))]
+        for same in ([pair for pair in alike if pair[0] == key], [pair for pair in alike if _parts(pair[0]) == parts], alike):
+            if same:
+                return same[0][1] if len(same) == 1 else None
+        return None
 
 
 def _parts(name: str) -> tuple[str, ...]:
