@@ -169,7 +169,8 @@ class Page:
         floors = {e.spec for e in self.results.encoders if e.role == "floor"}
         return {
             "n": found.n, "findings": looks.findings(found, floors), "rows": looks.rows(self.folder, self.pictures),
-            "columns": [(spec, words.METHODS[method]) for spec, method in found.own.items()], "names": looks.names(found),
+            "columns": [(spec, words.method_name(method)) for spec, method in found.own.items()],
+            "names": looks.names(found),
             "plot": self.plot("looks", looks.plot(self.results, found)), "table": looks.table(found),
             "differences": looks.differences(self.results, found), "protocol": found.protocol,
         }  # fmt: skip

@@ -17,6 +17,7 @@ from selfsight.results import FLOOR, MaskDifference, MaskScore, Results, Segment
 
 _SHADES = {"centred box": "#BBA789", "whole picture": "#6E5B44"}
 _MAIN = "jaccard_60"
+_WORDS = ((1, "above"), (-1, "below"), (0, "not told apart from"))
 
 
 class Measure(NamedTuple):
@@ -27,11 +28,11 @@ class Measure(NamedTuple):
 
     @property
     def name(self) -> str:
-        return words.METRICS[self.metric]
+        return words.metric_name(self.metric)
 
     @property
     def how(self) -> str:
-        return words.METHODS.get(self.method, self.method)
+        return words.method_name(self.method)
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,7 @@ class Finding(NamedTuple):
 def measures(found: Segmentation) -> list[Measure]:
     """The own maps first, then the best head, the objects, and maps that are nobody's own."""
     there = dict.fromkeys((s.method, s.metric) for s in found.scores if s.method != FLOOR)
-    own = [Measure("", metric) for metric in dict.fromkeys(metric for method, metric in there if method in found.own.values())
-           if metric.startswith("jaccard")]  # fmt: skip
+    own = [Measure("", metric) for metric in dict.fromkeys(metric for _, metric in there) if metric.startswith("jaccard")]
     rest = [Measure(*pair) for pair in there]
     heads = [m for m in rest if m.method == "heads"]
     objects = [m for m in rest if not m.metric.startswith("jaccard")]
@@ -92,9 +92,9 @@ def differences(results: Results, found: Segmentation) -> Table:
     """Every paired difference."""
     colours, rows = colours_of(results), []
     for d in found.differences:
-        by = dict.fromkeys(words.METHODS.get(m, m) for m in (d.method_b, d.method_a) if m != FLOOR)
+        by = dict.fromkeys(words.method_name(m) for m in (d.method_b, d.method_a) if m != FLOOR)
         cells = [
-            Cell(words.METRICS[d.metric], " against ".join(by)),
+            Cell(words.metric_name(d.metric), " against ".join(by)),
             Cell(words.signed(d.difference)),
             Cell(f"{words.signed(d.low)} to {words.signed(d.high)}"),
             Cell(words.number(d.n, 0)),
@@ -124,11 +124,8 @@ def findings(found: Segmentation, floors: set[str]) -> list[Finding]:
             continue
         named = ((word, [other for other, sign in pairs if sign == wanted]) for wanted, word in _WORDS)
         places = "; ".join(f"{word} {_listed(others)}" for word, others in named if others)
-        said.append(Finding(encoder, f"({words.METHODS[method]}, Jaccard {words.number(score.value)} %) is {places}."))
+        said.append(Finding(encoder, f"({words.method_name(method)}, Jaccard {words.number(score.value)} %) is {places}."))
     return said
-
-
-_WORDS = ((1, "above"), (-1, "below"), (0, "not told apart from"))
 
 
 def _is_own(encoder: str, d: MaskDifference, found: Segmentation) -> bool:

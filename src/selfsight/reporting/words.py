@@ -42,6 +42,10 @@ def metric_name(metric: str) -> str:
     return METRICS.get(metric, metric.replace("_", " "))
 
 
+def method_name(method: str) -> str:
+    return METHODS.get(method, method.replace("_", " "))
+
+
 def score_name(task: str, metric: str, condition: str = "clean") -> str:
     name = f"{task_name(task)} {metric_name(metric)}"
     return name if condition == "clean" else f"{name} ({condition})"
