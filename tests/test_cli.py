@@ -26,11 +26,11 @@ def test_help_names_every_verb_and_no_other() -> None:
     done = run("--help")
     assert done.returncode == 0
     for verb in (
-        "train", "compare", "report", "finetune", "predict", "embed", "export", "search", "duplicates", "objects",
+        "train", "compare", "report", "finetune", "predict", "embed", "export", "search", "duplicates", "attend", "objects",
         "propagate", "demo", "views", "doctor", "explore",
     ):  # fmt: skip
         assert f" {verb} " in done.stdout
-    for missing in ("attend", "synth"):
+    for missing in ("synth",):
         assert f" {missing} " not in done.stdout
 
 
@@ -41,15 +41,15 @@ def test_importing_the_package_and_asking_for_help_load_no_torch() -> None:
 
 def test_public_names_are_the_verbs() -> None:
     assert set(selfsight.__all__) == {
-        "__version__", "compare", "demo", "doctor", "duplicates", "embed", "export", "finetune", "load_encoder",
+        "__version__", "attend", "compare", "demo", "doctor", "duplicates", "embed", "export", "finetune", "load_encoder",
         "objects", "explore",
         "predict", "propagate", "report", "resume", "search", "train", "views",
     }  # fmt: skip
     for name in selfsight.__all__:
         assert getattr(selfsight, name) is not None
     assert callable(selfsight.compare)
-    with pytest.raises(AttributeError, match="no attribute 'attend'"):
-        selfsight.attend  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'synth_scenes'"):
+        selfsight.synth_scenes  # noqa: B018
 
 
 def test_version() -> None:

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from selfsight.api import (
+        attend,
         compare,
         duplicates,
         embed,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from selfsight.walkthrough import demo
 
 _HOMES = {
+    "attend": "selfsight.api",
     "compare": "selfsight.api",
     "demo": "selfsight.walkthrough",
     "doctor": "selfsight.checkup",
@@ -54,6 +56,7 @@ _HOMES = {
 
 __all__ = [
     "__version__",
+    "attend",
     "compare",
     "demo",
     "doctor",

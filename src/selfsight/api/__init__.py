@@ -3,6 +3,7 @@
 Argument names are those of the command line.
 """
 
+from selfsight.api.attending import attend
 from selfsight.api.comparing import compare, report
 from selfsight.api.embedding import embed
 from selfsight.api.exporting import export
@@ -19,6 +20,7 @@ from selfsight.cluster import submit
 __all__ = [
     "Silent",
     "Watch",
+    "attend",
     "compare",
     "duplicates",
     "embed",

@@ -21,3 +21,10 @@ def smallest_set(attention: Floats, mass: float) -> Bools:
     kept = np.empty(weights.shape, dtype=np.bool_)
     np.put_along_axis(kept, order, held > 1 - mass, axis=-1)
     return kept
+
+
+def similarity(patches: Floats, place: int) -> npt.NDArray[np.float32]:
+    """Features [N, D] -> [N]: the cosine of each with that at `place`, from -1 to 1; 0 where a feature is zero."""
+    lengths = np.linalg.norm(patches, axis=-1, keepdims=True)
+    directions = patches / np.where(lengths > 0, lengths, 1)
+    return (directions @ directions[place]).astype(np.float32)

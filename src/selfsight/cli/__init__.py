@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import typer
 
 from selfsight.cli.app import app
+from selfsight.cli.attending import attend
 from selfsight.cli.comparing import compare, report
 from selfsight.cli.embedding import embed
 from selfsight.cli.exploring import explore
@@ -28,7 +29,7 @@ from selfsight.errors import ElsewhereError, SelfsightError
 VERBS: dict[str, tuple[Callable[..., None], ...]] = {
     "The main job": (train, compare, report),
     "Use an encoder": (finetune, predict, embed, export, search, duplicates),
-    "See what it looks at": (objects, propagate, explore),
+    "See what it looks at": (attend, objects, propagate, explore),
     "Start here": (demo, views, doctor),
 }
 for _panel, _verbs in VERBS.items():
