@@ -19,6 +19,7 @@ import pictures
 import selfsight
 from selfsight.api import Silent
 from selfsight.attention.colouring import heat
+from selfsight.attention.components import Components
 from selfsight.attention.films import rate_of
 from selfsight.attention.looking import Gaze, offers
 from selfsight.attention.seeing import Eyes
@@ -121,6 +122,19 @@ def test_a_map_lies_on_its_picture_brightest_where_it_is_greatest(image: Path, t
     least = pixels[least_y * step_y + step_y // 2, least_x * step_x + step_x // 2]
     assert np.abs(most - heat(np.ones(()))).max() < 60
     assert most.mean() - least.mean() > 80
+
+
+def test_colours_are_the_same_over_a_folder(photos: Path, tmp_path: Path) -> None:
+    """One set of components, kept, colours the features of every picture."""
+    selfsight.attend(VIT, photos, tmp_path, maps="pca,component", format="npz")
+    with np.load(tmp_path / "components.npz") as kept:
+        components = Components.of(dict(kept))
+    gaze = Gaze(Eyes(load_encoder(VIT)))
+    for row in rows(tmp_path):
+        with Image.open(photos / row["key"]) as opened, np.load(tmp_path / "arrays" / f"{row['name']}.npz") as arrays:
+            patches = gaze(opened.convert("RGB")).patches
+            np.testing.assert_array_equal(arrays["pca"].reshape(-1, 3), components.colours(patches))
+            np.testing.assert_array_equal(arrays["component"].ravel(), components.along(patches))
 
 
 def test_a_cnn_has_maps_without_attention(image: Path, tmp_path: Path) -> None:

@@ -148,7 +148,6 @@ class Drawing:
         words += [f"block {said['block']}"] if any(MAPS[name].row for name in self.names) else []
         words += [f"the mask holds {100 * self.asked.mass:g} % of the attention"] if "mask" in self.names else []
         words += ["outlier tokens replaced by their neighbours"] if self.mend else []
-        words += ["dark is little, light is much, on a scale of its own in each map"]
         return [", ".join(words)]
 
     def _films(self, clip: Clip, watch: Watch) -> Iterator[Path]:

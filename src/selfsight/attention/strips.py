@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw
 
+from selfsight.attention.colouring import heat
 from selfsight.attention.kinds import MAPS
 from selfsight.data.sheet import GAP, GROUND, INK, LINE, MARGIN, TEXT, TITLE, font, short, wrapped, write
 
@@ -57,13 +59,16 @@ def draw_sheet(
     notes = [*notes, *([f"{more} more pictures are not shown here"] if more else [])]
     head = [line for note in notes for line in wrapped(note.split(" "), inside, " ")]
     heads = [wrapped(words.split(" "), CELL, " ") for words in captions(names)]
-    top = MARGIN + TITLE + 2 * GAP + len(head) * (LINE + 2)
+    scale = MARGIN + TITLE + GAP + len(head) * (LINE + 2)
+    top = scale + GAP + (LINE + GAP if any(MAPS[name].draws == "heat" for name in names) else 0)
     body = top + max(map(len, heads)) * LINE + GAP
     tops = [body, *(body + below for below in accumulate(height + LINE + 2 * GAP for _, height in sizes))]
     sheet = Image.new("RGB", (width, tops[-1] - 2 * GAP + MARGIN), GROUND)
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN, MARGIN - 4), short(title, inside, TITLE), INK, font(TITLE))
     write(pen, (MARGIN, MARGIN + TITLE + GAP - 2), head, LINE + 2)
+    if top > scale + GAP:
+        _draw_scale(sheet, scale)
     for number, lines in enumerate(heads):
         for line, words in enumerate(lines):
             pen.text((MARGIN + number * (CELL + GAP), top + line * LINE), words, INK, font(TEXT))
@@ -72,6 +77,16 @@ def draw_sheet(
             sheet.paste(strip, (MARGIN, at + LINE + 2))
         write(pen, (MARGIN, at - 2), [short(key, inside, TEXT)])
     return sheet
+
+
+def _draw_scale(sheet: Image.Image, top: int) -> None:
+    """What the colours of heat maps say, in a line."""
+    first, last = "least", "greatest, in each map"
+    left = MARGIN + round(font(TEXT).getlength(first)) + GAP
+    colours = heat(np.linspace(0, 1, CELL)[None].repeat(LINE - 4, axis=0))
+    sheet.paste(Image.fromarray(colours), (left, top + 3))
+    write(ImageDraw.Draw(sheet), (MARGIN, top), [first])
+    write(ImageDraw.Draw(sheet), (left + CELL + GAP, top), [last])
 
 
 def _size_of(path: Path) -> Size:
