@@ -18,6 +18,7 @@ import films
 import pictures
 import selfsight
 from selfsight.api import Silent
+from selfsight.attention import films as attention_films
 from selfsight.attention.colouring import heat
 from selfsight.attention.components import Components
 from selfsight.attention.films import rate_of
@@ -307,6 +308,13 @@ def test_a_video_gives_a_film_of_the_same_frames_at_the_same_times(tmp_path: Pat
     with Image.open(summary["films"][1]) as gif:
         assert gif.n_frames == 9  # type: ignore[attr-defined]
         assert gif.info["duration"] == 40
+
+
+def test_a_film_without_h264_is_one_of_mpeg4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_films, "_CODECS", ("no such codec", "mpeg4"))
+    clip = films.film(tmp_path / "clip.mp4", 4)
+    (film,) = selfsight.attend(VIT, clip, tmp_path / "out", maps="norm", format="mp4")["films"]
+    np.testing.assert_allclose(shown_at(Path(film)), shown_at(clip), atol=1e-4)
 
 
 def test_a_film_is_gone_on_with(tmp_path: Path) -> None:

@@ -163,8 +163,19 @@ def test_the_sign_of_a_component_does_not_hang_on_that_of_the_features() -> None
     """A network whose last layer is negated is the same network to the eye."""
     features, mask = planted(0, (2, 2))
     for sign in (1, -1):
-        along = fitted([(sign * features, (8, 8))]).along(sign * features).reshape(8, 8)
-        assert along[mask].min() > 0 > along[~mask].max()
+        components = fitted([(sign * features, (8, 8))])
+        along = components.along(sign * features).reshape(8, 8)
+        assert along[mask].min() > components.cut > along[~mask].max()
+
+
+def test_a_small_object_is_cut_from_a_ground_that_varies() -> None:
+    """Half of such a ground lies above the mean, which the cut therefore does not follow."""
+    draw = np.random.default_rng(0)
+    features = np.zeros((400, 3), dtype=np.float32)
+    features[:, 0] = draw.normal(0, 0.5, 400)
+    features[[189, 190, 209, 210], 0] += 10
+    components = fitted([(features, (20, 20))])
+    assert np.flatnonzero(components.along(features) > components.cut).tolist() == [189, 190, 209, 210]
 
 
 def test_components_of_a_picture_of_one_colour_and_of_few_places() -> None:

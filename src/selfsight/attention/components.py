@@ -24,12 +24,13 @@ _LEAST = 8
 class Components:
     """What `fitted` found in the features [n, D] of a sample.
 
-    A place is foreground where its feature, less `mean` [D], lies on the positive side of `first` [D]. Its colour is where it
+    A place is foreground where its feature, less `mean` [D], lies further along `first` [D] than `cut`. Its colour is where it
     lies along the `axes` [3, D], between `low` [3] and `high` [3], once `centre` [D] is taken away.
     """
 
     mean: Doubles
     first: Doubles
+    cut: Doubles
     centre: Doubles
     axes: Doubles
     low: Doubles
@@ -44,7 +45,7 @@ class Components:
         span = np.where(self.high > self.low, self.high - self.low, 1.0)
         shares = ((patches - self.centre) @ self.axes.T - self.low) / span
         # Black is for the background alone.
-        return np.where(self.along(patches)[:, None] > 0, 0.1 + 0.9 * shares.clip(0, 1), 0).astype(np.float32)
+        return np.where(self.along(patches)[:, None] > self.cut, 0.1 + 0.9 * shares.clip(0, 1), 0).astype(np.float32)
 
     def arrays(self) -> dict[str, Any]:
         return asdict(self)
@@ -58,8 +59,9 @@ def fitted(sample: Sequence[tuple[Floats, tuple[int, int]]]) -> Components:
     """Components of the features [N, D] of pictures, each with its grid.
 
     As in the figures of DINOv2 (Oquab et al. 2024, section 7.6): the first component of all features parts foreground from
-    background, the first three of the foreground's own are its colours. An axis has no direction by itself: the first is turned
-    so that the borders of pictures lie on its negative side, the others so that their larger numbers weigh positive.
+    background, the first three of the foreground's own are its colours. Where to cut was chosen by hand there, here it is where
+    two groups differ most (Otsu 1979). An axis has no direction by itself: the first is turned so that the borders of pictures
+    lie on its negative side, the others so that their larger numbers weigh positive.
     """
     features = np.concatenate([patches for patches, _ in sample]).astype(np.float64)
     border = np.concatenate([_border(grid) for _, grid in sample])
@@ -68,11 +70,12 @@ def fitted(sample: Sequence[tuple[Floats, tuple[int, int]]]) -> Components:
     along = (features - mean) @ first
     if border.any() and not border.all() and along[border].mean() > along[~border].mean():
         first, along = -first, -along
-    kept = features[along > 0] if (along > 0).sum() >= _LEAST else features
+    cut = _between_two_groups(along)
+    kept = features[along > cut] if (along > cut).sum() >= _LEAST else features
     centre = kept.mean(axis=0)
     axes = _axes(kept - centre, 3)
     low, high = np.percentile((kept - centre) @ axes.T, [_TAIL, 100 - _TAIL], axis=0)
-    return Components(mean, first, centre, axes, low, high)
+    return Components(mean, first, np.array(cut), centre, axes, low, high)
 
 
 def _axes(centred: Doubles, count: int) -> Doubles:
@@ -83,6 +86,20 @@ def _axes(centred: Doubles, count: int) -> Doubles:
     axes = vectors.T[::-1]
     turned = axes * np.sign((axes**3).sum(axis=1, keepdims=True) + 1e-300)
     return np.concatenate([turned, np.zeros((count - found, width))])
+
+
+def _between_two_groups(values: Doubles) -> float:
+    """[n] -> where to cut so that the means of the two sides differ most for their sizes; the greatest where all are the same."""
+    ascending = np.sort(values)
+    below = np.arange(1, len(values))
+    sums = np.cumsum(ascending)
+    means = sums[:-1] / below, (sums[-1] - sums[:-1]) / (len(values) - below)
+    apart = below * (len(values) - below) * (means[1] - means[0]) ** 2
+    apart[ascending[1:] == ascending[:-1]] = 0
+    if not apart.any():
+        return float(ascending[-1])
+    at = int(apart.argmax())
+    return float((ascending[at] + ascending[at + 1]) / 2)
 
 
 def _border(grid: tuple[int, int]) -> Bools:

@@ -14,8 +14,8 @@ from selfsight.data.sources.video_frames import import_av
 
 _CODECS = ("libx264", "libopenh264", "mpeg4")
 """The first of them that this build of FFmpeg has."""
-_CLOCK = 90_000
-"""Ticks a second of an MP4."""
+_CLOCK = 60_000
+"""Ticks a second of an MP4: whole ones for the usual rates, and no more than MPEG-4 can count."""
 _LEAST_GIF = 20
 """Milliseconds below which browsers show a frame for longer."""
 
