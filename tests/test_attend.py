@@ -27,7 +27,7 @@ from selfsight.attention.seeing import Eyes
 from selfsight.cli import main
 from selfsight.data.tolerance import TooManyBadError
 from selfsight.encoders import load_encoder
-from selfsight.errors import ConfigError, DataError, InputError
+from selfsight.errors import ConfigError, DataError, InputError, WeightsError
 
 VIT = "random/vit_w32_d2_p8?size=32"
 CNN = "random/test_efficientnet?size=64"
@@ -214,6 +214,15 @@ def test_other_settings_in_the_same_folder_are_refused(photos: Path, tmp_path: P
     assert tree(tmp_path) == before
 
 
+def test_another_image_of_the_same_name_is_refused(image: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "one.png"
+    shutil.copy(image, copy)
+    selfsight.attend(VIT, copy, tmp_path / "out", maps="norm", format="npz")
+    pictures.noise(copy)
+    with pytest.raises(InputError, match="was begun with a list of images of length 1, which is now another of that name"):
+        selfsight.attend(VIT, copy, tmp_path / "out", maps="norm", format="npz")
+
+
 def test_bad_images_are_listed_and_too_many_of_them_stop_the_work(photos: Path, tmp_path: Path) -> None:
     shutil.copytree(photos, tmp_path / "photos")
     spoilt = next((tmp_path / "photos").rglob("*.png"))
@@ -247,6 +256,7 @@ def test_a_point_outside_a_picture_is_said(image: Path, tmp_path: Path) -> None:
         ({"maps": "colour"}, "--maps: no map 'colour'"),
         ({"block": 2}, "--block 2: random/.* has blocks 0 to 1"),
         ({"max_bad": 101}, "--max-bad: expected a percentage"),
+        ({"device": "gpu"}, "expected auto, cpu, cuda"),
         ({"input": "nowhere.png"}, "nowhere.png: does not exist"),
         ({"encoder": "pixels"}, "pixels: gives one vector a picture"),
     ],
@@ -255,6 +265,14 @@ def test_what_is_wrong_is_said_before_anything_is_written(image: Path, tmp_path:
     with pytest.raises(InputError, match=said):
         selfsight.attend(**{"encoder": VIT, "input": image, "out": tmp_path / "out", **given})
     assert not (tmp_path / "out").exists()
+
+
+def test_a_network_of_one_shape_is_refused(image: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        WeightsError,
+        match=r"swin_tiny_patch4_window7_224: does not take pictures of 224 x 288 .*; maps need one that takes any shape",
+    ):
+        selfsight.attend("random/swin_tiny_patch4_window7_224", image, tmp_path)
 
 
 def test_a_folder_of_somebody_else_is_refused(image: Path, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def attend(
     outliers (the share of outlier tokens in the pictures of this call; None where there were none to make).
     """
     watch = watch or Silent()
-    path = place_for_folder(out)
+    path, on = place_for_folder(out), devices.resolve(device)
     bearing = tolerance(strict, max_bad)
     at = _checked(query, mass, registers, rows)
     loaded = _loaded(encoder, max_pixels, watch)
@@ -86,7 +86,7 @@ def attend(
     manifest = {**_of(loaded, given), **settings, "maps": names, "formats": formats, "query": None if at is None else list(at)}
     with alone(path):
         folder = OutputFolder(path, manifest)
-        loaded.to(devices.resolve(device))
+        loaded.to(on)
         work = Drawing(given, loaded, gaze, folder, names, Asked(mass), at, registers == "auto", rows)
         resumed = len(folder)
         if resumed:
@@ -136,6 +136,8 @@ def _of(encoder: Encoder, given: Input) -> dict[str, Any]:
     keys = hashlib.blake2b(digest_size=20)
     for name in given.source.keys:
         keys.update(name.encode("utf-8", "surrogateescape") + b"\0")
+    if given.kind == "image":
+        keys.update(given.source.mark(0))
     return {
         "encoder": encoder.spec,
         "fingerprint": encoder.fingerprint,

@@ -76,11 +76,19 @@ class Eyes:
         return [Seen(tokens.grid, *each) for each in zip(patches, keys, taken, summaries, strict=True)]
 
     def watched(self, images: Tensor) -> tuple[Tokens, list[Entry]]:
-        """Tokens, and what went into each block; of a network without blocks that are known, none."""
+        """Tokens, and what went into each block; of a network without blocks that are known, none.
+
+        `WeightsError` where it does not take pictures of this shape.
+        """
         if isinstance(self.backbone, ViT | RotaryViT):
             with torch.no_grad():
                 return self.backbone.watched(images)
-        return self.encoder.tokens(images), []
+        try:
+            return self.encoder.tokens(images), []
+        except (AssertionError, ValueError) as error:
+            height, width = images.shape[2:]
+            told = f"does not take pictures of {height} x {width} pixels ({str(error).rstrip('.')})"
+            raise WeightsError(f"{self.encoder.spec}: {told}; maps need one that takes any shape") from None
 
     def _size(self, size: int | None) -> int:
         least = self.patch
