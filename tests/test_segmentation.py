@@ -184,6 +184,14 @@ def test_every_encoder_with_places_stands_beside_the_floors_by_its_own_map(compa
     assert any("centred box of half its area" in line for line in looked.protocol)
 
 
+def test_pictures_are_looked_at_closely_enough_for_a_mask_to_have_a_shape(compared: tuple[results.Results, Path]) -> None:
+    """Patches of 8 and places of 32 pixels: four and seven times 32 and 64 pixels make 16 and 14 places."""
+    measured = compared[0].segmentation
+    assert measured is not None
+    (line,) = [line for line in measured.protocol if "at least 14 places" in line]
+    assert line.endswith(": " + ", ".join(f"{spec} {size}" for spec, size in ((CNN, 448), (VIT, 128))))
+
+
 def test_it_takes_no_part_in_the_verdict(compared: tuple[results.Results, Path]) -> None:
     found, out = compared
     assert found.verdict is not None and found.verdict.endpoint == "knn top1_k20"

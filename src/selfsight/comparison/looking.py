@@ -29,6 +29,8 @@ from selfsight.results import Segmentation
 PICTURES = 300
 SHOWN = 8
 FLOORS = ("centred box", "whole picture")
+PLACES = 14
+"""On the shorter side of a picture, at least: what a ViT with patches of 16 sees at 224. On fewer no mask can have a shape."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,13 @@ class Masks:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found, picture by picture; `own` is the map that stands for an encoder, `drawn` what the report shows."""
+    """What was found, picture by picture; `own` is the map that stands for an encoder, `sizes` the shorter side that it
+    looked at in pixels, `drawn` what the report shows."""
 
     masks: Masks
     outcomes: MaskOutcomes
     own: dict[str, str]
+    sizes: dict[str, int]
     bad: list[BadImage] = field(default_factory=list)
     drawn: list[Drawn] = field(default_factory=list)
 
@@ -90,7 +94,7 @@ def measure(
     `DataError` where no picture has a thing in its masks, `TooManyBadError` where more pictures or masks cannot be read than the
     tolerance bears.
     """
-    found = Measured(masks, MaskOutcomes(), {})
+    found = Measured(masks, MaskOutcomes(), {}, {spec: eye.prepare.size for spec, eye in eyes.items()})
     known = [index for index in range(len(source)) if masks.annotations.known(source, index)]
     order = [known[place] for place in np.random.default_rng(masks.seed).permutation(len(known)).tolist()]
     total, used = min(masks.limit, len(order)), list[int]()
@@ -117,12 +121,19 @@ def eyes_of(encoders: Mapping[str, Encoder], machine: Machine) -> dict[str, Eyes
     made = {}
     for spec, encoder in encoders.items():
         try:
-            made[spec] = Eyes(encoder.to(machine.device))
+            made[spec] = _close(Eyes(encoder.to(machine.device)))
         except WeightsError as error:
             machine.say(f"segmentation leaves out {error}")
     if not made:
         raise WeightsError("--tasks segmentation: no encoder here has a map of a picture; add a ViT or a CNN of torch")
     return made
+
+
+def _close(eyes: Eyes) -> Eyes:
+    """At so many times the input of the encoder that there are `PLACES`: the paper, too, looks at 480 where it trained at 224."""
+    size, patch = eyes.encoder.input_size, eyes.patch
+    times = -(-PLACES * patch // size)
+    return eyes if times == 1 else Eyes(eyes.encoder, times * size)
 
 
 def _look(eyes: Mapping[str, Eyes], source: Source, index: int, annotations: Annotations) -> _Shown | BadImage | None:
@@ -171,9 +182,11 @@ def _protocol(measured: Measured) -> list[str]:
     """How it was done, in words."""
     kinds = ", ".join(f"{spec} by {'its attention' if own == 'attention' else 'the norm of its features'}"
                       for spec, own in measured.own.items())  # fmt: skip
+    sizes = ", ".join(f"{spec} {size}" for spec, size in measured.sizes.items())
     return [
         f"pictures: {len(measured.outcomes.keys)} of those with masks in {measured.masks.annotations.location}, at most "
         f"{measured.masks.limit}, drawn with seed {measured.masks.seed}; pictures without a thing take no part",
+        f"shorter side of a picture in pixels, so that there are at least {PLACES} places: {sizes}",
         "Jaccard: the fewest places that hold 60 or 80 % of a map against each thing at the size of the picture (nearest "
         "upsampling), averaged over the things of a picture and then over pictures",
         "best head: each thing is given the head that fits it best, as the DINO paper reports it; that choice looks at the truth "
