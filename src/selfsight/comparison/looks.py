@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
+from selfsight.attention.colouring import heat
 from selfsight.attention.seeing import Seen
 from selfsight.data.decode import Picture
 from selfsight.evaluate.segmentation import MASSES, Things, kept, maps_of
@@ -19,11 +20,6 @@ SIDE = 208
 """Pixels of the longer side."""
 _METRIC = "jaccard_60"
 _DIMMED, _COVER = 0.35, 0.72
-# Matplotlib's magma at nine even steps: as bright as the value is high, for every eye.
-_SHADES = np.array(
-    [(0, 0, 4), (28, 16, 68), (79, 18, 123), (129, 37, 129), (181, 54, 122), (229, 80, 100), (251, 135, 97), (254, 194, 135),
-     (252, 253, 191)], dtype=np.float64
-)  # fmt: skip
 
 Doubles = npt.NDArray[np.float64]
 
@@ -52,10 +48,10 @@ def drawn_look(key: str, encoder: str, method: str, picture: Picture, seen: Seen
     mask = kept(places, MASSES[_METRIC]).reshape(seen.grid)
     pixels = _pixels(picture)
     grey = np.repeat(pixels.mean(2, keepdims=True), 3, axis=2)
-    heat = _shade(_smooth(_scaled(places).reshape(seen.grid), pixels.shape[:2]))
+    shades = heat(_smooth(_scaled(places).reshape(seen.grid), pixels.shape[:2]))
     value = float(things.jaccard(mask[None]).mean())
     return Drawn(
-        key, encoder, method, value, _jpeg(_outlined((1 - _COVER) * grey + _COVER * heat, [_as_large(mask, grey.shape)]))
+        key, encoder, method, value, _jpeg(_outlined((1 - _COVER) * grey + _COVER * shades, [_as_large(mask, grey.shape)]))
     )
 
 
@@ -83,12 +79,6 @@ def _scaled(places: Doubles) -> Doubles:
     """From the least place at 0 to the highest but one in a hundred at 1."""
     low, high = places.min(), np.percentile(places, 99)
     return np.clip((places - low) / max(high - low, 1e-12), 0, 1)
-
-
-def _shade(values: Doubles) -> Doubles:
-    """[h, w] of 0 to 1 -> [h, w, 3] of 0 to 255."""
-    steps = np.linspace(0, 1, len(_SHADES))
-    return np.stack([np.interp(values, steps, _SHADES[:, channel]) for channel in range(3)], axis=2)
 
 
 def _outlined(pixels: Doubles, masks: list[Bools]) -> Doubles:

@@ -25,8 +25,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import eigh
 
+from selfsight.attention.components import fitted
 from selfsight.attention.maps import smallest_set
 from selfsight.attention.objects import FINDERS, box_of, in_pixels
 from selfsight.attention.seeing import Seen
@@ -173,16 +173,9 @@ def _norm(seen: Seen) -> Doubles:
 
 
 def _principal(seen: Seen) -> Doubles:
-    """The first principal component of a picture's features, turned so that its border lies low, from its lowest place on
-    (Oquab et al. 2024, section 7.6: it parts foreground from background)."""
-    centred = seen.patches.astype(np.float64) - seen.patches.mean(0, dtype=np.float64)
-    last = len(centred) - 1
-    along = eigh(centred @ centred.T, subset_by_index=[last, last])[1][:, 0].reshape(seen.grid)
-    border = np.ones(seen.grid, dtype=np.bool_)
-    border[1:-1, 1:-1] = False
-    if not border.all() and along[border].mean() > along[~border].mean():
-        along = -along
-    return np.asarray((along - along.min()).ravel())
+    """The first component of a picture's own features, from its lowest place on; its border lies low."""
+    along = fitted([(seen.patches, seen.grid)]).along(seen.patches).astype(np.float64)
+    return np.asarray(along - along.min())
 
 
 MAPS: dict[str, Callable[[Seen], Doubles | None]] = {"attention": _attention, "norm": _norm, "principal": _principal}
