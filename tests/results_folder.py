@@ -261,6 +261,10 @@ def _segmentation() -> Segmentation:
         )
         for a, b in pairs
     ]
+    heads = {"method_a": "heads", "method_b": "heads", "metric": "jaccard_60", "n": 120}
+    differences.append(
+        MaskDifference(a="runs/demo?weights=init", b=CHALLENGER, difference=24.5, low=20.0, high=29.0, **heads)  # type: ignore[arg-type]
+    )
     return Segmentation(
         masks="data/pets/masks", n=120, protocol=["pictures: 120"], own=OWN, scores=scores, differences=differences
     )

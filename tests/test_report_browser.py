@@ -102,5 +102,6 @@ def test_what_encoders_look_at_stands_side_by_side_and_in_words(browser: Any, pa
         f"{INCUMBENT} (norm of the features, Jaccard 31.0 %) is below runs/demo and a centred box; "
         "not told apart from the whole picture.",
         "runs/demo (attention, Jaccard 46.5 %) is above efficientnet-lite0, runs/demo?weights=init, a centred box "
-        "and the whole picture.",
+        "and the whole picture. Best head, in points above that of its own untrained copy: "
+        "Jaccard at 60 % +24.5 (+20.0 to +29.0).",
     ]

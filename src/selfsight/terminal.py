@@ -118,6 +118,10 @@ def compare_summary(terminal: Terminal, results: Results, out: Path) -> None:
             terminal.say(f"{pair.b} against its own untrained copy, {pair.task} {pair.metric}: {change}")
     if results.segmentation is not None:
         terminal.console.print(_looks(results.segmentation))
+        for each in results.segmentation.differences:
+            if each.a == f"{each.b}?weights=init" and each.method_b == "heads":
+                change = f"{each.difference:+.1f} points ({each.low:+.1f} to {each.high:+.1f})"
+                terminal.say(f"{each.b} against its own untrained copy, best head {each.metric}: {change}")
     bad = _skipped(out / "bad_images.jsonl") if results.data.bad_images else ""
     if results.verdict is not None:
         terminal.console.print(

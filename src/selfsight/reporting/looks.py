@@ -124,8 +124,21 @@ def findings(found: Segmentation, floors: set[str]) -> list[Finding]:
             continue
         named = ((word, [other for other, sign in pairs if sign == wanted]) for wanted, word in _WORDS)
         places = "; ".join(f"{word} {_listed(others)}" for word, others in named if others)
-        said.append(Finding(encoder, f"({words.method_name(method)}, Jaccard {words.number(score.value)} %) is {places}."))
+        learnt = "".join(_learnt(encoder, found))
+        said.append(
+            Finding(encoder, f"({words.method_name(method)}, Jaccard {words.number(score.value)} %) is {places}.{learnt}")
+        )
     return said
+
+
+def _learnt(encoder: str, found: Segmentation) -> str:
+    """What its best heads gained over those of its own untrained copy, by the protocol of the paper."""
+    gains = [
+        f"{words.metric_name(d.metric)} {words.signed(d.difference)} ({words.signed(d.low)} to {words.signed(d.high)})"
+        for d in found.differences
+        if (d.a, d.b, d.method_b) == (f"{encoder}?weights=init", encoder, "heads")
+    ]
+    return f" Best head, in points above that of its own untrained copy: {', '.join(gains)}." if gains else ""
 
 
 def _is_own(encoder: str, d: MaskDifference, found: Segmentation) -> bool:
