@@ -6,6 +6,7 @@ Whether there are any is said by the environment (`RANK`, `WORLD_SIZE`, `LOCAL_R
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,9 @@ def joined() -> Iterator[World]:
         if (cause := _cause(error, store, world.rank)) is error:
             raise
         raise cause from None
+    # Divided networks hold their groups, and one another in circles. A group that is left over when the interpreter ends may
+    # abort the process, since its threads still run.
+    gc.collect()
     dist.destroy_process_group()
 
 
