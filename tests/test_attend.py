@@ -21,7 +21,7 @@ from selfsight.api import Silent
 from selfsight.attention import films as attention_films
 from selfsight.attention.colouring import heat
 from selfsight.attention.components import Components
-from selfsight.attention.films import rate_of
+from selfsight.attention.films import rate_of, write_gif
 from selfsight.attention.looking import Gaze, offers
 from selfsight.attention.seeing import Eyes
 from selfsight.cli import main
@@ -275,9 +275,34 @@ def test_a_network_of_one_shape_is_refused(image: Path, tmp_path: Path) -> None:
         selfsight.attend("random/swin_tiny_patch4_window7_224", image, tmp_path)
 
 
+def test_a_call_that_made_nothing_may_be_corrected(image: Path, tmp_path: Path) -> None:
+    with pytest.raises(TooManyBadError, match="the point 5000,1 is outside its 80 x 60 pixels"):
+        selfsight.attend(VIT, image, tmp_path / "out", query=(5000, 1))
+    assert selfsight.attend(VIT, image, tmp_path / "out", query=(5, 1))["pictures"] == 1
+
+
+def test_a_size_that_no_memory_holds_is_refused(image: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--size 1000000: is more than memory holds of a picture; expected a number up to 8192"):
+        selfsight.attend(VIT, image, tmp_path / "out", size=1_000_000)
+
+
+@pytest.mark.parametrize("rate", [24, 25, 30])
+def test_a_gif_keeps_the_time_of_its_film(rate: int, tmp_path: Path) -> None:
+    frames = [tmp_path / f"{number}.png" for number in range(31)]
+    for number, frame in enumerate(frames):
+        Image.new("RGB", (16, 16), (8 * number, 0, 0)).save(frame)
+    write_gif(tmp_path / "film.gif", frames, [number / rate for number in range(31)])
+    with Image.open(tmp_path / "film.gif") as film:
+        lasted = 0
+        for number in range(film.n_frames):
+            film.seek(number)
+            lasted += film.info["duration"]
+    assert lasted == pytest.approx(1000 * 31 / rate, abs=6)
+
+
 def test_a_folder_of_somebody_else_is_refused(image: Path, tmp_path: Path) -> None:
     (tmp_path / "sheet.png").write_bytes(b"mine")
-    with pytest.raises(InputError, match=r"holds 'sheet.png' without a manifest.json; remove it, or give another --out"):
+    with pytest.raises(InputError, match=r"holds 'sheet.png' and no manifest.json of attend; give a new folder"):
         selfsight.attend(VIT, image, tmp_path)
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(InputError, match=r"its manifest.json is not of attend, or damaged"):

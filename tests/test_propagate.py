@@ -370,7 +370,7 @@ def test_a_folder_of_another_call_is_refused(
 
 def test_masks_of_somebody_else_are_not_written_over(place: Path, tmp_path: Path) -> None:
     write_ids(tmp_path / "masks/00003.png", np.ones((4, 4), dtype=np.uint8))
-    with pytest.raises(InputError, match="holds masks that propagate did not make; give another --out"):
+    with pytest.raises(InputError, match="holds 'masks', which propagate did not make; give a new folder"):
         propagate(place, tmp_path)
 
 

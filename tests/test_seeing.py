@@ -11,7 +11,7 @@ from selfsight.attention.maps import smallest_set
 from selfsight.attention.seeing import Eyes
 from selfsight.encoders import TorchEncoder, load_encoder
 from selfsight.encoders.preprocess import Preprocess
-from selfsight.errors import InputError, WeightsError
+from selfsight.errors import ConfigError, InputError, WeightsError
 from selfsight.models.backbones import RotaryViT, ViT
 
 VITS = ["random/vit_w32_d2_p8?size=32", "random/vit_tiny_patch16_dinov3_qkvb?size=64"]
@@ -90,6 +90,22 @@ def test_a_block_and_a_size_that_there_are_not() -> None:
 def test_an_encoder_without_places_is_refused() -> None:
     with pytest.raises(WeightsError, match="pixels: gives one vector a picture and no map of it"):
         Eyes(load_encoder("pixels"))
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "said"),
+    [
+        ("vit_base_patch16_rpn_224", ConfigError, r"what its blocks \(ResPostBlock\) attend to is not known here"),
+        (
+            "vit_small_patch16_rope_224",
+            WeightsError,
+            "does not take pictures of 224 x 288 pixels .* maps need one that takes any",
+        ),
+    ],
+)
+def test_networks_that_cannot_be_watched_say_so(name: str, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        Eyes(load_encoder(f"random/{name}"))(picture(90, 70))
 
 
 def test_the_smallest_set_that_holds_the_mass() -> None:

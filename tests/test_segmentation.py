@@ -261,5 +261,5 @@ def test_a_comparison_of_encoders_without_places_says_so(tmp_path: Path, monkeyp
     monkeypatch.setenv("SELFSIGHT_CACHE", str(tmp_path / "cache"))
     images, _ = annotated.alpha(tmp_path, annotated.ONE * 2)
     with pytest.raises(WeightsError, match="no encoder here has a map of a picture; add a ViT or a CNN"):
-        api.compare(images, ["pixels", "pixels?size=8"], tmp_path / "out", tasks=["segmentation"])
+        api.compare(images, ["pixels", "random/swin_tiny_patch4_window7_224"], tmp_path / "out", tasks=["segmentation"])
     assert not (tmp_path / "cache" / "features").exists()

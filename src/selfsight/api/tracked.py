@@ -61,8 +61,8 @@ class Tracked:
     def _begun(self) -> int:
         """How many frames are done."""
         if not self._state.is_file():
-            if self.masks.exists():
-                raise InputError(f"--out {self.folder}: holds masks that propagate did not make; give another --out")
+            if self.folder.is_dir() and (found := next((each.name for each in sorted(self.folder.iterdir())), None)) is not None:
+                raise InputError(f"--out {self.folder}: holds '{found}', which propagate did not make; give a new folder")
             return 0
         self._check(json.loads(self._state.read_text(encoding="utf-8")))
         done = len(self._names)

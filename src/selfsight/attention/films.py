@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,9 @@ def write_mp4(path: Path, frames: Sequence[Path], seconds: Sequence[float]) -> N
 
 def write_gif(path: Path, frames: Sequence[Path], seconds: Sequence[float]) -> None:
     """Pictures of one size, each shown until the next one is due; over and over. Read one at a time."""
-    ends = [*seconds[1:], seconds[-1] + float(1 / rate_of(seconds))]
-    lasting = [max(_LEAST_GIF, round(1000 * (end - at))) for at, end in zip(seconds, ends, strict=True)]
+    # A GIF counts in hundredths: what is rounded is when a frame ends, so that the film as a whole keeps its time.
+    ends = [round(100 * (at - seconds[0])) for at in [*seconds, seconds[-1] + float(1 / rate_of(seconds))]]
+    lasting = [max(_LEAST_GIF, 10 * (end - at)) for at, end in pairwise(ends)]
     first = _opened(frames[0])
     rest = (_opened(frame) for frame in frames[1:])
     content = io.BytesIO()

@@ -43,7 +43,6 @@ _DECIDES = {
     "read": ("read", "images read as"),
 }
 """What must be as it was for a folder to be gone on with: the name in the manifest that shows it, and what to call it."""
-_OURS = ("arrays", "bad_images.jsonl", "components.npz", "films", "pictures", "pictures.jsonl", "sheet.png", "strips")
 
 
 class OutputFolder:
@@ -66,6 +65,8 @@ class OutputFolder:
 
     def begin(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
+        if not self._done:
+            self.bad_images.unlink(missing_ok=True)  # everything is tried again
         write_json_atomic(self.path / "manifest.json", self.manifest)
 
     def has(self, key: str, *, sheet: bool, film: Path | None) -> bool:
@@ -131,9 +132,8 @@ class OutputFolder:
 def _refuse_others(path: Path, now: Mapping[str, Any]) -> None:
     where = path / "manifest.json"
     if not where.is_file():
-        found = [name for name in _OURS if (path / name).exists()]
-        if found:
-            raise InputError(f"--out {path}: holds '{found[0]}' without a manifest.json; remove it, or give another --out")
+        if path.is_dir() and (found := next((each.name for each in sorted(path.iterdir())), None)) is not None:
+            raise InputError(f"--out {path}: holds '{found}' and no manifest.json of attend; give a new folder")
         return
     try:
         before = json.loads(where.read_text(encoding="utf-8"))
@@ -141,6 +141,8 @@ def _refuse_others(path: Path, now: Mapping[str, Any]) -> None:
         before = None
     if not isinstance(before, dict) or "fingerprint" not in before:
         raise InputError(f"--out {path}: its manifest.json is not of attend, or damaged; give another --out")
+    if not any((path / name).is_file() for name in ("pictures.jsonl", "components.npz")):
+        return  # nothing was made by that call, so that it may be corrected
     for name, (shown, called) in _DECIDES.items():
         if before.get(name) != now[name]:
             other = _said(now[shown]) if now[shown] != before.get(shown) else "another of that name"

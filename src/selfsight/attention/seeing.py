@@ -19,6 +19,9 @@ from selfsight.models.backbones import RotaryViT, Tokens, ViT
 
 Floats = npt.NDArray[np.float32]
 
+MOST = 8192
+"""Pixels of the shorter side: of a square picture 0.8 GB as the encoder takes it."""
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -80,10 +83,10 @@ class Eyes:
 
         `WeightsError` where it does not take pictures of this shape.
         """
-        if isinstance(self.backbone, ViT | RotaryViT):
-            with torch.no_grad():
-                return self.backbone.watched(images)
         try:
+            if isinstance(self.backbone, ViT | RotaryViT):
+                with torch.no_grad():
+                    return self.backbone.watched(images)
             return self.encoder.tokens(images), []
         except (AssertionError, ValueError) as error:
             height, width = images.shape[2:]
@@ -94,6 +97,8 @@ class Eyes:
         least = self.patch
         if size is not None and size < least:
             raise InputError(f"--size {size}: is less than one patch of {self.encoder.spec}; expected a number from {least}")
+        if size is not None and size > MOST:
+            raise InputError(f"--size {size}: is more than memory holds of a picture; expected a number up to {MOST}")
         return self.encoder.input_size if size is None else size
 
     def _block(self, block: int) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from selfsight.attention.seeing import Eyes, Seen
@@ -22,7 +23,7 @@ from selfsight.data.loader import read_picture
 from selfsight.data.sources import BadImage, Source
 from selfsight.data.undecodable import UndecodableError
 from selfsight.encoders import Encoder
-from selfsight.errors import DataError, WeightsError
+from selfsight.errors import ConfigError, DataError, WeightsError
 from selfsight.evaluate.segmentation import Things, floors, own_map, values
 from selfsight.results import Segmentation
 
@@ -121,8 +122,8 @@ def eyes_of(encoders: Mapping[str, Encoder], machine: Machine) -> dict[str, Eyes
     made = {}
     for spec, encoder in encoders.items():
         try:
-            made[spec] = _close(Eyes(encoder.to(machine.device)))
-        except WeightsError as error:
+            made[spec] = _tried(_close(Eyes(encoder.to(machine.device))), machine.device)
+        except (WeightsError, ConfigError) as error:
             machine.say(f"segmentation leaves out {error}")
     if not made:
         raise WeightsError("--tasks segmentation: no encoder here has a map of a picture; add a ViT or a CNN of torch")
@@ -134,6 +135,13 @@ def _close(eyes: Eyes) -> Eyes:
     size, patch = eyes.encoder.input_size, eyes.patch
     times = -(-PLACES * patch // size)
     return eyes if times == 1 else Eyes(eyes.encoder, times * size)
+
+
+def _tried(eyes: Eyes, device: str) -> Eyes:
+    """Itself, once it has seen a picture that is not square: some networks take one shape alone."""
+    size, channels = eyes.prepare.size, len(eyes.prepare.mean)
+    eyes.see(torch.zeros(1, channels, size, size + eyes.patch, device=device))
+    return eyes
 
 
 def _look(eyes: Mapping[str, Eyes], source: Source, index: int, annotations: Annotations) -> _Shown | BadImage | None:

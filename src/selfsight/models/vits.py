@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from timm.models.eva import Eva
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.eva import Eva, EvaBlock
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -61,7 +61,13 @@ class Transformer(Backbone):
         raise ConfigError(f"backbone '{self.settings.name}': its blocks are not known here, so there is no attention to see")
 
     def watched(self, images: Tensor) -> tuple[Tokens, list[Entry]]:
-        """[B, C, H, W] -> tokens as `forward` gives them, and what went into each block."""
+        """[B, C, H, W] -> tokens as `forward` gives them, and what went into each block.
+
+        `ConfigError` for blocks whose attention takes something else than tokens after a first norm.
+        """
+        for block in self.net.blocks:  # type: ignore[union-attr]
+            if not isinstance(block, Block | EvaBlock):
+                raise ConfigError(f"{self.settings.name}: what its blocks ({type(block).__name__}) attend to is not known here")
         x, ropes = self.entered(images)
         entries = []
         for block, rope in zip(self.net.blocks, ropes, strict=True):  # type: ignore[arg-type]
