@@ -105,7 +105,7 @@ def train_summary(out: Path, summary: Mapping[str, Any]) -> str:
     knn = f", 20-NN {summary['knn_top1']:.1f} %" if "knn_top1" in summary else ""
     text = f"done: {out}, {summary['step']} steps in {_duration(summary['elapsed_s'])}, loss {summary['loss']:.3f}{knn}"
     text += f", {summary['peak_memory_mb'] / 2**10:.1f} GiB at most"
-    return text + _skipped(RunFolder(out).bad_images)
+    return text + skipped(RunFolder(out).bad_images)
 
 
 def compare_summary(terminal: Terminal, results: Results, out: Path) -> None:
@@ -122,7 +122,7 @@ def compare_summary(terminal: Terminal, results: Results, out: Path) -> None:
             if each.a == f"{each.b}?weights=init" and each.method_b == "heads":
                 change = f"{each.difference:+.1f} points ({each.low:+.1f} to {each.high:+.1f})"
                 terminal.say(f"{each.b} against its own untrained copy, best head {each.metric}: {change}")
-    bad = _skipped(out / "bad_images.jsonl") if results.data.bad_images else ""
+    bad = skipped(out / "bad_images.jsonl") if results.data.bad_images else ""
     if results.verdict is not None:
         terminal.console.print(
             sentence(results.verdict, results.data.n_test), style=_STYLE[results.verdict.decision], markup=False
@@ -200,7 +200,8 @@ def _looks(found: Segmentation) -> Table:
     return table
 
 
-def _skipped(listed: Path) -> str:
+def skipped(listed: Path) -> str:
+    """What a closing line says of files that could not be read, from their list; nothing where there is none."""
     rows = read_jsonl(listed)
     if not rows:
         return ""

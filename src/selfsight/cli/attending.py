@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from selfsight.cli.going_on import going_on
 from selfsight.cli.options import DATA, Device, Limit, MaxBad, MaxPixels, Strict
-from selfsight.errors import Interrupted
 
 _MAPS = (
     "attention, heads, mask, rollout, registers, point, similarity, pca, component, norm, outliers; with commas. "
@@ -47,37 +45,31 @@ def attend(
     max_pixels: MaxPixels = None,
 ) -> None:
     """Maps of what an encoder sees in images or a video; the same command goes on with an interrupted one."""
-    from selfsight.ssl.signals import Asked, Stop
+    with going_on("; what is done is kept,"):
+        from selfsight import api
+        from selfsight.terminal import Terminal
 
-    with Stop(always=True):
-        try:
-            from selfsight import api
-            from selfsight.terminal import Terminal
-
-            with Terminal() as terminal:
-                summary = api.attend(
-                    encoder,
-                    input,
-                    out,
-                    maps=maps,
-                    format=format,
-                    size=size,
-                    tile=tile,
-                    block=block,
-                    mass=mass,
-                    query=query,
-                    registers=registers,
-                    rows=rows,
-                    limit=limit,
-                    device=device,
-                    strict=strict,
-                    max_bad=max_bad,
-                    max_pixels=max_pixels,
-                    watch=terminal,
-                )
-        except Asked as by:
-            again = shlex.join(["selfsight", *sys.argv[1:]])
-            raise Interrupted(by.number, f"stopped by {by.name}; what is done is kept, go on with: {again}") from None
+        with Terminal() as terminal:
+            summary = api.attend(
+                encoder,
+                input,
+                out,
+                maps=maps,
+                format=format,
+                size=size,
+                tile=tile,
+                block=block,
+                mass=mass,
+                query=query,
+                registers=registers,
+                rows=rows,
+                limit=limit,
+                device=device,
+                strict=strict,
+                max_bad=max_bad,
+                max_pixels=max_pixels,
+                watch=terminal,
+            )
     terminal.say(_closing(out, summary))
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from typing import Annotated
 
 import typer
 
+from selfsight.cli.going_on import going_on
 from selfsight.cli.options import DATA, Device, MaxPixels, Workers
-from selfsight.errors import Interrupted
 
 
 def explore(
@@ -30,28 +28,22 @@ def explore(
     max_pixels: MaxPixels = None,
 ) -> None:
     """A local page: click a point of a picture and see what the encoder sees alike, in it and in DATA."""
-    from selfsight.ssl.signals import Asked, Stop
+    with going_on("; what was indexed is kept:"):
+        from selfsight.explorer import explore
+        from selfsight.terminal import Terminal
 
-    with Stop(always=True):
-        try:
-            from selfsight.explorer import explore
-            from selfsight.terminal import Terminal
-
-            with Terminal() as terminal:
-                explore(
-                    encoder,
-                    data,
-                    with_=with_,
-                    size=size,
-                    limit=limit,
-                    host=host,
-                    port=port,
-                    open=open,
-                    device=device,
-                    workers=workers,
-                    max_pixels=max_pixels,
-                    watch=terminal,
-                )
-        except Asked as by:
-            again = shlex.join(["selfsight", *sys.argv[1:]])
-            raise Interrupted(by.number, f"stopped by {by.name}; what was indexed is kept: go on with: {again}") from None
+        with Terminal() as terminal:
+            explore(
+                encoder,
+                data,
+                with_=with_,
+                size=size,
+                limit=limit,
+                host=host,
+                port=port,
+                open=open,
+                device=device,
+                workers=workers,
+                max_pixels=max_pixels,
+                watch=terminal,
+            )

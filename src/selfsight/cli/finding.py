@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from selfsight.cli.going_on import going_on
 from selfsight.cli.options import Data, Device, Limit, MaxBad, MaxPixels, Strict, Workers
-from selfsight.errors import Interrupted
 
 
 def objects(
@@ -40,50 +38,41 @@ def objects(
     max_pixels: MaxPixels = None,
 ) -> None:
     """Find objects in images without a label: masks and boxes; the same command goes on with an interrupted one."""
-    from selfsight.ssl.signals import Asked, Stop
+    with going_on(" before the first image;"):
+        from selfsight import api
+        from selfsight.terminal import Terminal
 
-    with Stop(always=True):
-        try:
-            from selfsight import api
-            from selfsight.terminal import Terminal
-
-            with Terminal() as terminal:
-                found = api.objects(
-                    encoder,
-                    data,
-                    out,
-                    method=method,
-                    count=count,
-                    size=size,
-                    mass=mass,
-                    refine=refine,
-                    format=format,
-                    sheet=sheet,
-                    limit=limit,
-                    device=device,
-                    batch_size=batch_size,
-                    workers=workers,
-                    strict=strict,
-                    max_bad=max_bad,
-                    max_pixels=max_pixels,
-                    watch=terminal,
-                )
-        except (Asked, Interrupted) as by:
-            told = str(by) if isinstance(by, Interrupted) else f"stopped by {by.name} before the first image"
-            raise Interrupted(by.number, f"{told}; go on with: {shlex.join(['selfsight', *sys.argv[1:]])}") from None
+        with Terminal() as terminal:
+            found = api.objects(
+                encoder,
+                data,
+                out,
+                method=method,
+                count=count,
+                size=size,
+                mass=mass,
+                refine=refine,
+                format=format,
+                sheet=sheet,
+                limit=limit,
+                device=device,
+                batch_size=batch_size,
+                workers=workers,
+                strict=strict,
+                max_bad=max_bad,
+                max_pixels=max_pixels,
+                watch=terminal,
+            )
     terminal.say(_closing(out, found))
 
 
 def _closing(out: Path, found: Mapping[str, Any]) -> str:
     """The last line."""
-    from selfsight.runs import bad_list_of, read_jsonl
+    from selfsight.runs import bad_list_of
+    from selfsight.terminal import skipped
 
     rate = found["images_per_second"]
     speed = "all done before" if rate is None else f"{rate:.1f} images/s"
     empty = f", none in {found['empty']}" if found["empty"] else ""
     text = f"done: {', '.join(found['files'])}, {found['objects']} objects in {found['images']} images{empty}, {speed}"
-    if not found["bad_images"]:
-        return text
-    listing = bad_list_of(out)
-    worst = read_jsonl(listing)[0]
-    return f"{text}; {found['bad_images']} files skipped, first {worst['key']} ({worst['reason']}), all in {listing}"
+    return text + skipped(bad_list_of(out))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from selfsight.cli.going_on import going_on
 from selfsight.cli.options import Device
-from selfsight.errors import Interrupted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,30 +33,24 @@ def propagate(
     device: Device = "auto",
 ) -> None:
     """Follow the objects of a video's first frame by likeness alone; the same command goes on with an interrupted one."""
-    from selfsight.ssl.signals import Asked, Stop
+    with going_on("; masks that are done are kept;"):
+        from selfsight import api
+        from selfsight.terminal import Terminal
 
-    with Stop(always=True):
-        try:
-            from selfsight import api
-            from selfsight.terminal import Terminal
-
-            with Terminal() as terminal:
-                made = api.propagate(
-                    encoder,
-                    video,
-                    mask,
-                    out,
-                    truth=truth,
-                    top=top,
-                    radius=radius,
-                    context=context,
-                    size=size,
-                    device=device,
-                    watch=terminal,
-                )
-        except Asked as by:
-            again = shlex.join(["selfsight", *sys.argv[1:]])
-            raise Interrupted(by.number, f"stopped by {by.name}; masks that are done are kept; go on with: {again}") from None
+        with Terminal() as terminal:
+            made = api.propagate(
+                encoder,
+                video,
+                mask,
+                out,
+                truth=truth,
+                top=top,
+                radius=radius,
+                context=context,
+                size=size,
+                device=device,
+                watch=terminal,
+            )
     if made["scores"] is not None:
         terminal.console.print(_table(made["scores"]))
         terminal.say(scores_summary(made["scores"]))
