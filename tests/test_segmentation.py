@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,21 @@ def test_overlaps_by_counting_are_those_of_masks_at_the_size_of_the_picture(
         [float(masks.jaccard(thing & ~ignored, upsampled(mask, shape) & ~ignored)) for mask in found] for thing in things.masks
     ]
     np.testing.assert_allclose(things.jaccard(found), slow, rtol=0, atol=1e-12)
+
+
+def test_a_picture_of_12_megapixels_takes_a_few_bytes_a_pixel() -> None:
+    shape = (3000, 4000)
+    things = [region(shape, 100, 900, 200, 1000), region(shape, 1000, 2000, 1000, 3000), region(shape, 10, 20, 10, 20)]
+    seen = seen_of((30, 40), region((30, 40), 1, 9, 2, 10), region((30, 40), 10, 20, 10, 30))
+    tracemalloc.start()
+    try:
+        looked_at = things_of(*things)
+        reached = [*values(seen, looked_at), *floors(looked_at)["whole picture"]]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert reached[-1].value == pytest.approx((800 * 800 + 1000 * 2000 + 100) / 12e6)
+    assert peak < 12 * 12_000_000, "three things, what counts, what any holds and a floor are six"
 
 
 def test_what_is_ignored_neither_helps_nor_hurts() -> None:
