@@ -66,8 +66,8 @@ def measured(eyes: dict[str, Eyes], written: Written, *, limit: int = 300, seed:
     return found, said
 
 
-def before(spec: str, count: int, total: int = 6) -> str:
-    return f"segmentation, {spec}: {count} of {total} pictures had been measured before"
+def before(spec: str, count: int) -> str:
+    return f"segmentation, {spec}: {count} pictures from the cache"
 
 
 def test_a_killed_comparison_goes_on_where_it_was_and_ends_as_if_it_had_been_let_alone(

@@ -101,8 +101,8 @@ def measure(
 ) -> Measured:
     """All encoders on the same pictures, at most `masks.limit` of those with masks, drawn by the seed.
 
-    What was measured before is taken from the `Journal` of its encoder. `DataError` where no picture has a thing in its masks,
-    `TooManyBadError` where more pictures or masks cannot be read than the tolerance bears.
+    What was measured before is taken from the `Journal` of its encoder, but for the pictures that are shown. `DataError` where
+    no picture has a thing in its masks, `TooManyBadError` where more pictures or masks cannot be read than the tolerance bears.
     """
     found = Measured(masks, MaskOutcomes(), {}, {spec: eye.prepare.size for spec, eye in eyes.items()})
     watching = [_Watching(spec, eye, Journal(eye, machine.say)) for spec, eye in eyes.items()]
@@ -124,7 +124,7 @@ def measure(
         raise DataError(f"{masks.annotations.location}: not one of {len(order)} images has a thing in its masks")
     for spec, _, journal in watching:
         if journal.taken:
-            machine.say(f"segmentation, {spec}: {journal.taken} of {len(used)} pictures had been measured before")
+            machine.say(f"segmentation, {spec}: {journal.taken} pictures from the cache")
     if group_by is not None:
         found.outcomes.groups = source.groups(group_by)[used]
     return found
@@ -182,8 +182,9 @@ def _look(
             seen = eye(picture)
             reached = _reached(seen, things)
             journal.add(name, reached)
+            if draw and not shown.drawn:
+                shown.drawn.append(drawn_truth(key, picture, things))
             if draw:
-                shown.drawn.extend([] if shown.drawn else [drawn_truth(key, picture, things)])
                 shown.drawn.append(drawn_look(key, spec, reached.own, picture, seen, things))
         shown.reached[spec] = reached
     return shown
