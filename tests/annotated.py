@@ -83,7 +83,7 @@ def coco(at: Path, scenes: Sequence[Scene]) -> Written:
             kind = ("cat", "dog").index(thing.name)
             annotations.append({"id": len(annotations), "image_id": 7 + number, "category_id": kind, "segmentation": outline})
         if scene.void:
-            counts = _run_lengths(scene.ignored())
+            counts = run_lengths(scene.ignored())
             row = {"image_id": 7 + number, "category_id": 0, "iscrowd": 1}
             annotations.append(row | {"segmentation": {"size": [scene.height, scene.width], "counts": counts}})
     categories = [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}]
@@ -92,7 +92,7 @@ def coco(at: Path, scenes: Sequence[Scene]) -> Written:
     return Written(pictures(at / "val", scenes), at / "instances.json")
 
 
-def _run_lengths(mask: np.ndarray) -> list[int]:
+def run_lengths(mask: np.ndarray) -> list[int]:
     flat = mask.ravel(order="F")
     ends = np.flatnonzero(np.diff(flat)) + 1
     runs = np.diff([0, *ends, len(flat)]).tolist()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,12 @@ from PIL import Image
 
 import films
 import pictures
+from guides import DOCS, Guide, executed, typed
 from selfsight import api
-from selfsight.cli import main
 from selfsight.models.backbones import BackboneSettings, build_backbone
 from selfsight.synth.surfaces import draw, sample
 
-DOCS = Path(__file__).parent.parent / "docs"
-GUIDE = (DOCS / "attention.md").read_text(encoding="utf-8")
+GUIDE = Guide("attention")
 SMALL = "vit_w64_d3_p8_conv"
 PLANTED = f"file/planted.pth?arch={SMALL}&size=160"
 PICTURES: dict[str, dict[str, Any]] = {
@@ -40,10 +38,6 @@ ALLOWANCE = 300_000
 """Bytes of all pictures together."""
 MEAN, FAR = 1.5, 16
 """How far, of 255, a picture may be from what is drawn now: in the mean, and in all but a thousandth of its area."""
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", GUIDE, re.M | re.S)
 
 
 @pytest.fixture
@@ -63,26 +57,18 @@ def test_its_commands_and_its_python_run(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], one_thread: None
 ) -> None:
     monkeypatch.chdir(place)
-    commands = [line for block in blocks("bash") for line in block.splitlines()]
-    assert len(commands) >= 8
-    for command in commands:
-        program, *arguments = shlex.split(command)
-        assert program == "selfsight"
-        with pytest.raises(SystemExit) as stopped:
-            main(arguments)
-        shown = capsys.readouterr()
-        assert not stopped.value.code, f"{command}\n{shown.out}\n{shown.err}"
+    assert len(GUIDE.commands) >= 8
+    for command in GUIDE.commands:
+        typed(command, capsys)
     for name in ("seen/sheet.png", "maps/pictures.jsonl", "film/films/clip.mp4.mp4", "gif/films/clip.mp4.gif"):
         assert (place / name).is_file()
-    for code in blocks("python"):
-        exec(code, {})
-    assert capsys.readouterr().out.splitlines() == ["1 True", "True"]
+    assert executed(GUIDE.python, capsys) == ["1 True", "True"]
 
 
 def test_its_table_has_every_map() -> None:
     from selfsight.attention.kinds import MAPS
 
-    table = GUIDE.split("## The maps")[1].split("##")[0]
+    table = GUIDE.text.split("## The maps")[1].split("##")[0]
     assert set(re.findall(r"^\| `(\w+)`", table, re.M)) == set(MAPS)
 
 
@@ -131,6 +117,6 @@ def coarse(image: Image.Image) -> npt.NDArray[np.float32]:
 
 
 def test_all_its_pictures_are_there_and_small() -> None:
-    shown = set(re.findall(r"\(pictures/([\w-]+)\.png\)", GUIDE))
+    shown = set(re.findall(r"\(pictures/([\w-]+)\.png\)", GUIDE.text))
     assert shown == set(PICTURES)
     assert sum((DOCS / "pictures" / f"{name}.png").stat().st_size for name in shown) < ALLOWANCE

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,10 +17,12 @@ from moto.server import ThreadedMotoServer
 
 import films
 import pictures
+from guides import Guide, interpreted, started
 from selfsight.data.sources import SOURCES
 from servers import serving
-from test_documents import DATA, blocks, quick
+from test_documents import quick
 
+GUIDE = Guide("data")
 SHARDS = [f"train-{number:03d}.tar" for number in range(4)]
 
 
@@ -46,7 +46,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pictures.tar(at / "shards" / name, members)
     for number in range(2):
         films.film(at / "clips" / f"{number}.mp4", 40, first=40 * number, grain=True)
-    (at / "mixture.yaml").write_text(blocks("yaml", DATA)[0], encoding="utf-8")
+    (at / "mixture.yaml").write_text(GUIDE.written_in("yaml")[0], encoding="utf-8")
     (at / "bands").mkdir()
     draw = np.random.default_rng(0)
     for number in range(24):
@@ -79,34 +79,27 @@ def storage(place: Path) -> Iterator[dict[str, str]]:
     server.stop()
 
 
-COMMANDS = [line for block in blocks("bash", DATA) for line in block.splitlines() if line.strip()]
-
-
-@pytest.mark.parametrize("line", COMMANDS, ids=[re.sub(r"\W+", "-", line)[10:60] for line in COMMANDS])
+@pytest.mark.parametrize("line", GUIDE.commands, ids=[re.sub(r"\W+", "-", line)[10:60] for line in GUIDE.commands])
 def test_each_command_of_the_page_runs(
     line: str, place: Path, web: str, storage: dict[str, str], environment_of: dict[str, str]
 ) -> None:
-    words = shlex.split(quick(line).replace("https://data.example.org", web))
-    done = subprocess.run(words, cwd=place, env=environment_of | storage, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    started(quick(line).replace("https://data.example.org", web), place, environment_of | storage)
+    words = shlex.split(line)
     made = Path(words[words.index("--out") + 1])
     assert (place / made).exists()
     assert not (place / made / "bad_images.jsonl").exists()
 
 
 def test_each_python_block_of_the_page_runs(place: Path, environment_of: dict[str, str]) -> None:
-    for code in blocks("python", DATA):
-        done = subprocess.run(
-            [sys.executable, "-c", quick(code)], cwd=place, env=environment_of, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{code}\n{done.stderr}"
+    for code in GUIDE.python:
+        interpreted(quick(code), place, environment_of)
     assert (place / "runs" / "weighted" / "teacher.safetensors").is_file()
 
 
 def test_the_table_in_the_page_is_one_that_is_read(tmp_path: Path) -> None:
     from selfsight.data.sources import open_source
 
-    (tmp_path / "labels.csv").write_text(blocks("csv", DATA)[0], encoding="utf-8")
+    (tmp_path / "labels.csv").write_text(GUIDE.written_in("csv")[0], encoding="utf-8")
     for name in ("0000.png", "0001.png"):
         (tmp_path / "photos").mkdir(exist_ok=True)
         pictures.noise(tmp_path / "photos" / name)
@@ -121,6 +114,6 @@ def test_the_page_shows_every_kind_of_source_and_every_option() -> None:
     shown |= {"video": "## Video", "mixture": "## Lists and mixtures"}
     assert set(shown) == set(SOURCES)
     for name, kind in SOURCES.items():
-        assert shown[name] in DATA
+        assert shown[name] in GUIDE.text
         for option in kind.options:
-            assert option in DATA, f"{name}: {option}"
+            assert option in GUIDE.text, f"{name}: {option}"

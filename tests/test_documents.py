@@ -16,7 +16,6 @@ import pictures
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DATA = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str, document: str = README) -> list[str]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
-import subprocess
-import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -16,13 +13,12 @@ import torchvision
 
 import pictures
 from encoder_files import transformers_folder
+from guides import Guide, interpreted, started
 from selfsight import api
 from selfsight.encoders import FAMILIES, load_encoder
 from selfsight.models.backbones import BackboneSettings, build_backbone
 
-GUIDE = (Path(__file__).parent.parent / "docs" / "encoders.md").read_text(encoding="utf-8")
-COMMANDS = [line for block in re.findall(r"^```bash\n(.*?)^```", GUIDE, re.M | re.S) for line in block.splitlines() if line]
-PYTHON = re.findall(r"^```python\n(.*?)^```", GUIDE, re.M | re.S)
+GUIDE = Guide("encoders")
 
 
 @pytest.fixture(scope="module")
@@ -46,25 +42,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return at
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", GUIDE.commands)
 def test_its_commands_run(command: str, place: Path, environment_of: dict[str, str]) -> None:
-    environment = environment_of | {"TORCH_HOME": str(place / "torch")}
-    done = subprocess.run(shlex.split(command), cwd=place, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    started(command, place, environment_of | {"TORCH_HOME": str(place / "torch")})
 
 
-@pytest.mark.parametrize("code", PYTHON)
+@pytest.mark.parametrize("code", GUIDE.python)
 def test_its_python_runs(code: str, place: Path, environment_of: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=place, env=environment_of, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0].startswith("file dino_full_checkpoint.pth, as vit_tiny_patch16_224 ('cls', ")
-    assert done.stdout.splitlines()[1] == "torch.Size([2, 768]) torch.Size([2, 3, 37, 37])"
+    first, second, *_ = interpreted(code, place, environment_of).splitlines()
+    assert first.startswith("file dino_full_checkpoint.pth, as vit_tiny_patch16_224 ('cls', ")
+    assert second == "torch.Size([2, 768]) torch.Size([2, 3, 37, 37])"
 
 
 def test_its_tables_name_every_family_and_pool() -> None:
-    table, pools = GUIDE.split("| spec |")[1].split("##")[0], GUIDE.split("| pool |")[1].split("##")[0]
+    table, pools = GUIDE.text.split("| spec |")[1].split("##")[0], GUIDE.text.split("| pool |")[1].split("##")[0]
     assert {family for family in FAMILIES if f"`{family}" in table} == set(FAMILIES)
     offered = {pool for spec in ("vit_w32_d4_p8", "resnet10t") for pool in load_encoder(f"random/{spec}?size=32").pools}
     named = set(re.findall(r"`([\w+]+)`", pools))

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
 import pictures
+from guides import Guide, executed, typed
 from selfsight import api
-from selfsight.cli import app
 from selfsight.encoders.export import TARGETS
 
-GUIDE = (Path(__file__).parent.parent / "docs" / "export.md").read_text(encoding="utf-8")
-BLOCKS: list[tuple[str, str]] = re.findall(r"^```(bash|python)\n(.*?)^```", GUIDE, re.M | re.S)
+GUIDE = Guide("export")
 QUICK = {"batch_size": 8, "workers": 0, "threads": 1}
 
 
@@ -24,18 +22,15 @@ def test_its_commands_and_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     pictures.folder(tmp_path / "photos", 16, labelled=False)
     pictures.folder(tmp_path / "labelled", 24, classes=2)
     api.train("photos", "runs/mine", backbone="vit_w32_d1_p8", epochs=1, set=QUICK)
-    for language, block in BLOCKS:
+    for language, block in GUIDE.blocks:
         if language == "python":
-            exec(compile(block, "docs/export.md", "exec"), {})
+            executed([block], capsys)
             continue
         for line in block.splitlines():
-            program, *words = shlex.split(line)
-            assert program == "selfsight"
-            app(words, standalone_mode=False)
-            assert words[0] != "export" or "largest difference" in capsys.readouterr().out, line
+            assert "largest difference" in typed(line, capsys) or not line.startswith("selfsight export "), line
     assert "| knn |" in Path("exported/scored/README.md").read_text(encoding="utf-8")
-    assert {language for language, _ in BLOCKS} == {"bash", "python"}
+    assert {language for language, _ in GUIDE.blocks} == {"bash", "python"}
 
 
 def test_its_table_has_a_column_for_every_target() -> None:
-    assert set(re.findall(r"`(\w+)`", GUIDE.split("| network |")[1].splitlines()[0])) == set(TARGETS)
+    assert set(re.findall(r"`(\w+)`", GUIDE.text.split("| network |")[1].splitlines()[0])) == set(TARGETS)

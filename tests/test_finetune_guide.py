@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from pathlib import Path
 
 import pytest
 
 import labelled
+from guides import Guide, executed, typed
 from selfsight.api import tuned_task
-from selfsight.cli import main
 
-GUIDE = (Path(__file__).parent.parent / "docs" / "finetune.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", GUIDE, re.M | re.S)
+GUIDE = Guide("finetune")
 
 
 def quick(text: str) -> str:
@@ -26,23 +20,18 @@ def quick(text: str) -> str:
 
 
 def test_its_commands_and_its_python_run_in_their_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], one_thread: None
 ) -> None:
-    """In this process: to start a program eight times would take most of the time."""
     monkeypatch.chdir(tmp_path)
     labelled.stripes(Path("labelled"), (12, 12, 12))
     labelled.stripes(Path("photos"), (4, 4, 4), seed=1)
     labelled.stripes(Path("holdout"), (4, 4, 4), seed=2)
-    commands = [shlex.split(quick(line))[1:] for block in blocks("bash") for line in block.splitlines() if line]
-    assert len(commands) == 7
+    assert len(GUIDE.commands) == 7
     monkeypatch.setattr(tuned_task, "FACTORS", (1.0,))
     monkeypatch.setattr(tuned_task, "EPOCHS", 1.0)
-    for command in commands:
-        with pytest.raises(SystemExit) as left:
-            main(command)
-        assert left.value.code == 0, command
-    for code in blocks("python"):
-        exec(quick(code), {})
+    for command in GUIDE.commands:
+        typed(quick(command), capsys)
+    executed([quick(code) for code in GUIDE.python], capsys)
     assert {path.name for path in Path("runs").iterdir()} == {"birds", "head", "adapters", "second"}
     assert Path("answers.csv").is_file()
     assert len(list(Path("results/finetuned").iterdir())) == 2

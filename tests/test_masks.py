@@ -183,6 +183,14 @@ def test_confusion_leaves_out_what_is_no_class_and_iou_follows_from_it() -> None
     assert masks.mean_iou(found) == pytest.approx(100 / 3)
 
 
+def test_a_prediction_that_is_no_class_is_not_counted_for_another() -> None:
+    true = np.array([0, 1, 255])
+    for predicted, told in (([2, 0, 0], "0 to 2"), ([-1, 0, 0], "-1 to 0")):
+        with pytest.raises(ValueError, match=f"expected classes from 0 to 1, got {told}"):
+            masks.confusion(np.array(predicted), true, 2)
+    assert masks.confusion(np.array([1, 1, 9]), true, 2).tolist() == [[0, 1], [0, 1]]
+
+
 def test_confusion_and_iou_of_many_pixels_are_scikit_learns() -> None:
     rng = np.random.default_rng(0)
     true, predicted = rng.integers(0, 5, (40, 50)).astype(np.uint8), rng.integers(0, 5, (40, 50)).astype(np.uint8)

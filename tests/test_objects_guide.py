@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +11,14 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from guides import Guide, executed, typed
 from selfsight import api
 from selfsight.attention.objects import FINDERS
 from selfsight.attention.objects.files import FORMS
-from selfsight.cli import main
 
-GUIDE = (Path(__file__).parent.parent / "docs" / "objects.md").read_text(encoding="utf-8")
+GUIDE = Guide("objects")
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", GUIDE, re.M | re.S)
 
 
 @pytest.fixture
@@ -44,28 +39,19 @@ def test_its_commands_and_its_python_run(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], one_thread: None
 ) -> None:
     monkeypatch.chdir(place)
-    commands = [line for block in blocks("bash") for line in block.splitlines()]
-    assert len(commands) >= 7
-    for command in commands:
-        program, *arguments = shlex.split(command)
-        assert program == "selfsight"
-        with pytest.raises(SystemExit) as stopped:
-            main(arguments)
-        shown = capsys.readouterr()
-        assert not stopped.value.code, f"{command}\n{shown.out}\n{shown.err}"
-        assert "objects in 8 images" in shown.out.splitlines()[-1]
+    assert len(GUIDE.commands) >= 7
+    for command in GUIDE.commands:
+        assert "objects in 8 images" in typed(command, capsys).splitlines()[-1]
     assert {"id", "image_id", "category_id", "segmentation", "bbox", "area", "score", "iscrowd"} == set(
         json.loads(Path("objects.json").read_text())["annotations"][0]
     )
     for name in ("sheet.png", "detect/data.yaml", "segment/labels/0000.txt", "segment/images/0000.jpg", "masks/0000.png"):
         assert (place / name).is_file(), name
-    for code in blocks("python"):
-        exec(code, {})
-    first, second = capsys.readouterr().out.splitlines()
+    first, second = executed(GUIDE.python, capsys)
     assert first == "8 images, True"
     assert re.fullmatch(r"\(10, 10\) \(10, 10\) Box\(left=\d+, top=\d+, right=\d+, bottom=\d+\)", second)
 
 
 def test_its_tables_name_every_method_and_form() -> None:
-    assert set(re.findall(r"^\| `(\w+)` \|", GUIDE, re.M)) == set(FINDERS)
-    assert all(f"`{form}`" in GUIDE for form in FORMS if form != "coco")
+    assert set(re.findall(r"^\| `(\w+)` \|", GUIDE.text, re.M)) == set(FINDERS)
+    assert all(f"`{form}`" in GUIDE.text for form in FORMS if form != "coco")

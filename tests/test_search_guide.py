@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
 import pictures
+from guides import Guide, executed, typed
 from selfsight import api
-from selfsight.cli import main
 
-GUIDE = (Path(__file__).parent.parent / "docs" / "search.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", GUIDE, re.M | re.S)
+GUIDE = Guide("search")
 
 
 @pytest.fixture
@@ -40,24 +34,10 @@ def test_its_commands_and_its_python_run(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], one_thread: None
 ) -> None:
     monkeypatch.chdir(place)
-    commands = [line for block in blocks("bash") for line in block.splitlines()]
-    assert len(commands) >= 8
-    printed = {command: _printed(command, capsys) for command in commands}
-    assert "index of 12 images from photos-index" in printed[next(line for line in commands if "0005.png" in line)]
-    assert "(20.0 %) have a twin in labelled" in printed[next(line for line in commands if "holdout" in line)]
+    assert len(GUIDE.commands) >= 8
+    printed = {command: typed(command, capsys) for command in GUIDE.commands}
+    assert "index of 12 images from photos-index" in printed[next(line for line in printed if "0005.png" in line)]
+    assert "(20.0 %) have a twin in labelled" in printed[next(line for line in printed if "holdout" in line)]
     for name in ("found/results.csv", "found/sheet.png", "twins/pairs.csv", "leak/sheet.png", "photos-index/index.json"):
         assert (place / name).is_file()
-    for code in blocks("python"):
-        exec(code, {})
-    assert capsys.readouterr().out.splitlines()[-1] == "1 20.0"
-
-
-def _printed(command: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """What a command prints; in this process, as each start of another takes seconds."""
-    program, *arguments = shlex.split(command)
-    assert program == "selfsight"
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    shown = capsys.readouterr()
-    assert not stopped.value.code, f"{command}\n{shown.out}\n{shown.err}"
-    return shown.out
+    assert executed(GUIDE.python, capsys)[-1] == "1 20.0"

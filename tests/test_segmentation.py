@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pycocotools import mask as rle
 
 import annotated
 import pictures
@@ -57,6 +59,81 @@ def test_overlaps_by_counting_are_those_of_masks_at_the_size_of_the_picture(
         [float(masks.jaccard(thing & ~ignored, upsampled(mask, shape) & ~ignored)) for mask in found] for thing in things.masks
     ]
     np.testing.assert_allclose(things.jaccard(found), slow, rtol=0, atol=1e-12)
+
+
+def slow_share(places: np.ndarray, mass: float, shape: tuple[int, int], grid: tuple[int, int]) -> np.ndarray:
+    """Without the places that get least, as long as these hold no more than the rest of the mass; at the size of the picture."""
+    chosen, dropped = np.zeros(len(places), dtype=bool), 0.0
+    for place in sorted(range(len(places)), key=lambda each: float(places[each])):
+        dropped += float(places[place])
+        chosen[place] = dropped / sum(places.tolist()) > 1 - mass
+    return upsampled(chosen.reshape(grid), shape)
+
+
+def coco_iou(mask: np.ndarray, thing: np.ndarray) -> float:
+    first, second = (rle.encode(np.asfortranarray(each.astype(np.uint8))) for each in (mask, thing))
+    return float(rle.iou([first], [second], [0])[0, 0])
+
+
+def box_around(mask: np.ndarray) -> list[float]:
+    """Left, top, width, height."""
+    ys, xs = np.nonzero(mask)
+    return [float(n) for n in (xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1)]
+
+
+def is_located(mask: np.ndarray, things: list[np.ndarray]) -> bool:
+    boxes = np.array([box_around(each) for each in things])
+    return bool(rle.iou(np.array([box_around(mask)]), boxes, [0] * len(things)).max() >= 0.5)
+
+
+def any_scene(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[list[np.ndarray], np.ndarray]:
+    """Some things (areas, noise, one pixel, all there is), and what is ignored."""
+    top, left = (int(rng.integers(0, side - 1)) for side in shape)
+    dot = region(shape, top, top + 1, left, left + 1)
+    kinds = [region(shape, top, shape[0], left, shape[1]), rng.random(shape) < 0.3, dot, np.ones(shape, dtype=bool)]
+    return [kinds[place] for place in rng.integers(0, 4, rng.integers(1, 4))], rng.random(shape) < rng.choice([0, 0.3])
+
+
+def test_every_measure_is_that_of_loops_and_of_pycocotools() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        grid, shape = (int(rng.integers(2, 8)), int(rng.integers(2, 8))), (int(rng.integers(6, 30)), int(rng.integers(6, 30)))
+        each, ignored = any_scene(rng, shape)
+        things, true = things_of(*each, ignored=ignored), [mask & ~ignored for mask in each if (mask & ~ignored).any()]
+        if not true:
+            continue
+        together = np.any(true, axis=0)
+        heads, features = rng.random((3, grid[0] * grid[1])), rng.standard_normal((grid[0] * grid[1], 6)).astype(np.float32)
+        seen = Seen(grid, features, features.copy(), heads)
+        reached = {(v.method, v.metric): v.value for v in values(seen, things)}
+        for metric, mass in (("jaccard_60", 0.6), ("jaccard_80", 0.8)):
+            overlaps = [[coco_iou(slow_share(head, mass, shape, grid) & ~ignored, thing) for head in heads] for thing in true]
+            assert reached["heads", metric] == pytest.approx(np.mean([max(row) for row in overlaps]), abs=1e-12)
+            whole = slow_share(heads.mean(0), mass, shape, grid) & ~ignored
+            assert reached["attention", metric] == pytest.approx(np.mean([coco_iou(whole, thing) for thing in true]), abs=1e-12)
+        for method, finder in FINDERS.items():
+            found = [upsampled(each.mask, shape) for each in finder().find(seen, 1)]
+            assert reached[method, "miou"] == pytest.approx(sum(coco_iou(mask & ~ignored, together) for mask in found), abs=1e-12)
+            assert reached[method, "corloc"] == sum(is_located(mask, true) for mask in found if mask.any())
+        blind = {v.metric: v.value for v in floors(things)["whole picture"]}
+        assert blind["jaccard_80"] == pytest.approx(np.mean([coco_iou(~ignored, thing) for thing in true]), abs=1e-12)
+        assert blind["miou"] == pytest.approx(coco_iou(~ignored, together), abs=1e-12)
+        assert blind["corloc"] == is_located(np.ones(shape, dtype=bool), true)
+
+
+def test_a_picture_of_12_megapixels_takes_a_few_bytes_a_pixel() -> None:
+    shape = (3000, 4000)
+    things = [region(shape, 100, 900, 200, 1000), region(shape, 1000, 2000, 1000, 3000), region(shape, 10, 20, 10, 20)]
+    seen = seen_of((30, 40), region((30, 40), 1, 9, 2, 10), region((30, 40), 10, 20, 10, 30))
+    tracemalloc.start()
+    try:
+        looked_at = things_of(*things)
+        reached = [*values(seen, looked_at), *floors(looked_at)["whole picture"]]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert reached[-1].value == pytest.approx((800 * 800 + 1000 * 2000 + 100) / 12e6)
+    assert peak < 12 * 12_000_000, "three things, what counts, what any holds and a floor are six"
 
 
 def test_what_is_ignored_neither_helps_nor_hurts() -> None:
@@ -255,6 +332,13 @@ def test_wrong_input_is_one_line_before_any_work(tmp_path: Path, change: dict[st
         api.compare(data, out=tmp_path / "out", **{"encoder": [VIT, OTHER], "tasks": ["knn", "segmentation"], **change})
     assert isinstance(raised.value, InputError) and "\n" not in str(raised.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_where_nothing_is_in_the_masks_there_is_nothing_to_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SELFSIGHT_CACHE", str(tmp_path / "cache"))
+    images, at = annotated.png(tmp_path, [Scene(40, 24, []), Scene(16, 30, [])])
+    with pytest.raises(DataError, match=r"masks: not one of 2 images has a thing in its masks$"):
+        api.compare(images, [VIT, OTHER], tmp_path / "out", tasks=["segmentation"], masks=at)
 
 
 def test_a_comparison_of_encoders_without_places_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

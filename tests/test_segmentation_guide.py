@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
 import annotated
 from annotated import Scene, Thing
+from guides import Guide, executed, typed
 from selfsight import api, results
-from selfsight.cli import main
 from selfsight.data.annotations import ANNOTATIONS
 from selfsight.synth.drawing import draw_dataset
 
-GUIDE = (Path(__file__).parent.parent / "docs" / "segmentation.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", GUIDE, re.M | re.S)
+GUIDE = Guide("segmentation")
 
 
 @pytest.fixture
@@ -39,13 +34,9 @@ def test_its_commands_and_its_python_run(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], one_thread: None
 ) -> None:
     monkeypatch.chdir(place)
-    commands = [line for block in blocks("bash") for line in block.splitlines()]
-    assert len(commands) == 3
-    for command in commands:
-        with pytest.raises(SystemExit) as stopped:
-            main(shlex.split(command)[1:])
-        shown = capsys.readouterr()
-        assert not stopped.value.code, f"{command}\n{shown.out}\n{shown.err}"
+    assert len(GUIDE.commands) == 3
+    for command in GUIDE.commands:
+        typed(command, capsys)
     looked = results.read("looked").segmentation
     assert looked is not None and looked.n == 8
     runs = "runs/mine"
@@ -57,15 +48,13 @@ def test_its_commands_and_its_python_run(
         (f"{runs}?weights=init", runs),
     }
     assert "(attention, Jaccard" in Path("looked/report.html").read_text(encoding="utf-8")
-    for code in blocks("python"):
-        exec(code, {})
-    said = capsys.readouterr().out.splitlines()
+    said = executed(GUIDE.python, capsys)
     assert re.fullmatch(r"runs/mine: \d+ % \(\d+ to \d+, 4 pictures\)", said[0])
     assert said[-1] == "whole picture: 31 % (31 to 31, 4 pictures)"
 
 
 def test_the_table_of_masks_tells_of_every_format() -> None:
-    table = GUIDE.split("## Where masks come from")[1].split("##")[0].lower()
+    table = GUIDE.text.split("## Where masks come from")[1].split("##")[0].lower()
     words = {"drawn": "drawn set", "voc": "segmentationobject", "coco": "coco", "alpha": "`alpha`", "png": "png masks"}
     assert words.keys() == ANNOTATIONS.keys()
     assert [name for name, word in words.items() if word not in table] == []

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import re
-import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
 
 import pictures
+from guides import Guide, started
 from selfsight import api
 from selfsight.ssl.objectives import OBJECTIVES
 from selfsight.ssl.recipes import RECIPES, Facts, as_tree
 
-GUIDE = (Path(__file__).parent.parent / "docs" / "training.md").read_text(encoding="utf-8")
-COMMANDS = [line for block in re.findall(r"^```bash\n(.*?)^```", GUIDE, re.M | re.S) for line in block.splitlines() if line]
+GUIDE = Guide("training")
 
 
 def test_every_objective_has_a_line_that_says_when() -> None:
-    table = GUIDE.split("## Objectives")[1].split("| setting |")[0]
+    table = GUIDE.text.split("## Objectives")[1].split("| setting |")[0]
     assert set(re.findall(r"^\| `([\w-]+)` \|", table, re.M)) >= set(OBJECTIVES) | set(RECIPES)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", GUIDE.commands)
 def test_its_commands_run(command: str, tmp_path: Path, environment_of: dict[str, str]) -> None:
     pictures.folder(tmp_path / "photos", 24, labelled=False)
     made = set() if "--resume" in command else set(re.findall(r"--out (runs/\w+)", command))
@@ -31,8 +29,7 @@ def test_its_commands_run(command: str, tmp_path: Path, environment_of: dict[str
         api.train(tmp_path / "photos", tmp_path / name, backbone="vit_w32_d1_p8", epochs=1, set={"batch_size": 8, "workers": 0})
     quick = command.replace("--minutes 60", "--epochs 1 --backbone vit_w32_d1_p8 --set batch_size=8")
     quick = quick.replace("--minutes 30", "--epochs 1 --limit 8 --set views.global_size=64 --set views.local_size=32")
-    done = subprocess.run(shlex.split(quick), cwd=tmp_path, env=environment_of, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    started(quick, tmp_path, environment_of)
 
 
 def test_its_figures_are_those_of_the_recipes() -> None:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
 import pictures
+from guides import Guide, executed, typed
 from moving import film
 from selfsight import api
-from selfsight.cli import main
 
-GUIDE = (Path(__file__).parent.parent / "docs" / "video.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", GUIDE, re.M | re.S)
+GUIDE = Guide("video")
 
 
 def test_its_commands_and_its_python_run(
@@ -32,25 +27,16 @@ def test_its_commands_and_its_python_run(
     small = {"batch_size": 8, "workers": 0}
     api.train(tmp_path / "photos", tmp_path / "runs/mine", backbone="vit_w32_d1_p8", epochs=1, set=small)
     monkeypatch.chdir(tmp_path)
-    commands = [line for block in blocks("bash") for line in block.splitlines()]
-    assert len(commands) == 2
-    for command in commands:
-        program, *arguments = shlex.split(command)
-        assert program == "selfsight"
-        with pytest.raises(SystemExit) as stopped:
-            main(arguments)
-        shown = capsys.readouterr()
-        assert not stopped.value.code, f"{command}\n{shown.out}\n{shown.err}"
-    assert "J&F " in shown.out
+    assert len(GUIDE.commands) == 2
+    printed = [typed(command, capsys) for command in GUIDE.commands]
+    assert "J&F " in printed[-1]
     for name in ("followed/masks/00000.png", "followed/overlay.mp4", "measured/scores.json"):
         assert (tmp_path / name).is_file()
-    for code in blocks("python"):
-        exec(code, {})
-    assert capsys.readouterr().out.splitlines()[-1] == "True"
+    assert executed(GUIDE.python, capsys)[-1] == "True"
 
 
 def test_its_defaults_are_the_programs() -> None:
     from selfsight.attention.propagation import Rule
 
-    table = dict(re.findall(r"^\| `--(\w+)` \|.*\| (\d+) \|$", GUIDE, re.M))
+    table = dict(re.findall(r"^\| `--(\w+)` \|.*\| (\d+) \|$", GUIDE.text, re.M))
     assert {name: int(value) for name, value in table.items()} == {n: getattr(Rule(), n) for n in ("top", "radius", "context")}

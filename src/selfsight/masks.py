@@ -112,10 +112,14 @@ def corloc(found: Sequence[npt.ArrayLike | None], true: Sequence[npt.ArrayLike],
 def confusion(predicted: Ints, true: Ints, classes: int) -> npt.NDArray[np.int64]:
     """[classes, classes] pixels of each true class (row) by what was predicted for them (column); arrays of any one shape.
 
-    Pixels whose true class is none of them, such as the 255 around the objects of Pascal VOC, take no part.
+    Pixels whose true class is none of them, such as the 255 around the objects of Pascal VOC, take no part. `ValueError` where
+    what was predicted for another one is no class.
     """
     known = (true >= 0) & (true < classes)
-    pairs = true[known].astype(np.int64) * classes + predicted[known]
+    said = predicted[known]
+    if said.size and not 0 <= said.min() <= said.max() < classes:
+        raise ValueError(f"predicted: expected classes from 0 to {classes - 1}, got {said.min()} to {said.max()}")
+    pairs = true[known].astype(np.int64) * classes + said
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 

@@ -167,7 +167,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def cache_folder(part: str) -> Path:
-    """Where `part` (features, index, shards) is kept between runs: below SELFSIGHT_CACHE, or ~/.cache/selfsight."""
+    """Where `part` (features, looks, index, shards) is kept between runs: below SELFSIGHT_CACHE, or ~/.cache/selfsight."""
     chosen = os.environ.get("SELFSIGHT_CACHE")
     return (Path(chosen) if chosen else Path.home() / ".cache" / "selfsight") / part
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from selfsight.attention.seeing import Eyes, Seen
 from selfsight.comparison.assets import write_parquet
 from selfsight.comparison.gather import Machine
+from selfsight.comparison.journal import Journal, Reached, identity
 from selfsight.comparison.looks import Drawn, drawn_look, drawn_truth
 from selfsight.comparison.mask_outcomes import MaskOutcomes
 from selfsight.comparison.plan import Plan
@@ -79,12 +80,20 @@ def write_measured(folder: Path, measured: Measured | None) -> None:
             write_parquet(looks_at, {name: [getattr(each, name) for each in measured.drawn] for name in Drawn._fields})
 
 
+class _Watching(NamedTuple):
+    """An encoder of the comparison, and what it reached before."""
+
+    spec: str
+    eyes: Eyes
+    journal: Journal
+
+
 class _Shown(NamedTuple):
-    """One picture under the eyes of all encoders."""
+    """What all encoders reached on one picture, and what the report shows of it."""
 
     things: Things
-    pictures: dict[str, Picture]
-    seen: dict[str, Seen]
+    reached: dict[str, Reached]
+    drawn: list[Drawn]
 
 
 def measure(
@@ -92,19 +101,20 @@ def measure(
 ) -> Measured:
     """All encoders on the same pictures, at most `masks.limit` of those with masks, drawn by the seed.
 
-    `DataError` where no picture has a thing in its masks, `TooManyBadError` where more pictures or masks cannot be read than the
-    tolerance bears.
+    What was measured before is taken from the `Journal` of its encoder, but for the pictures that are shown. `DataError` where
+    no picture has a thing in its masks, `TooManyBadError` where more pictures or masks cannot be read than the tolerance bears.
     """
     found = Measured(masks, MaskOutcomes(), {}, {spec: eye.prepare.size for spec, eye in eyes.items()})
+    watching = [_Watching(spec, eye, Journal(eye, machine.say)) for spec, eye in eyes.items()]
     known = [index for index in range(len(source)) if masks.annotations.known(source, index)]
     order = [known[place] for place in np.random.default_rng(masks.seed).permutation(len(known)).tolist()]
     total, used = min(masks.limit, len(order)), list[int]()
     for tried, index in enumerate(order, 1):
-        shown = _look(eyes, source, index, masks.annotations)
+        shown = _look(watching, source, index, masks.annotations, draw=images and len(used) < SHOWN)
         if isinstance(shown, BadImage):
             found.bad.append(shown)
         elif shown is not None:
-            _add(found, source.keys[index], shown, images=images and len(used) < SHOWN)
+            _add(found, source.keys[index], shown)
             used.append(index)
         machine.tolerance.check(found.bad, tried, len(order), masks.annotations.location)
         machine.advance("segmentation", total if tried == len(order) else len(used), total)
@@ -112,6 +122,9 @@ def measure(
             break
     if not used:
         raise DataError(f"{masks.annotations.location}: not one of {len(order)} images has a thing in its masks")
+    for spec, _, journal in watching:
+        if journal.taken:
+            machine.say(f"segmentation, {spec}: {journal.taken} pictures from the cache")
     if group_by is not None:
         found.outcomes.groups = source.groups(group_by)[used]
     return found
@@ -144,40 +157,57 @@ def _tried(eyes: Eyes, device: str) -> Eyes:
     return eyes
 
 
-def _look(eyes: Mapping[str, Eyes], source: Source, index: int, annotations: Annotations) -> _Shown | BadImage | None:
-    """What all see of one picture; None where nothing is in its masks."""
-    key, pictures = source.keys[index], dict[str, Picture]()
+def _look(
+    watching: Sequence[_Watching], source: Source, index: int, annotations: Annotations, *, draw: bool
+) -> _Shown | BadImage | None:
+    """What all reach on one picture; None where nothing is in its masks."""
+    key = source.keys[index]
     try:
         truth = annotations.of(source, index)
     except (OSError, UndecodableError) as error:
         return BadImage(key, f"its masks: {error}")
     if truth is None or not len(things := Things(truth)):
         return None
-    for spec, eye in eyes.items():
-        picture = read_picture(source, index, eye.encoder.read)
-        if isinstance(picture, BadImage):
-            return picture
-        if (size := _size(picture)) != things.shape:
-            return BadImage(key, f"its masks are of {things.shape[1]}x{things.shape[0]} pixels and it has {size[1]}x{size[0]}")
-        pictures[spec] = picture
-    return _Shown(things, pictures, {spec: eye(pictures[spec]) for spec, eye in eyes.items()})
+    try:
+        name = identity(source.image_bytes(index), things)
+    except OSError as error:
+        return BadImage(key, f"cannot be read ({error.strerror or error})")
+    shown = _Shown(things, {}, [])
+    for spec, eye, journal in watching:
+        reached = None if draw else journal.get(name)
+        if reached is None:
+            picture = _picture(source, index, eye, things)
+            if isinstance(picture, BadImage):
+                return picture
+            seen = eye(picture)
+            reached = _reached(seen, things)
+            journal.add(name, reached)
+            if draw and not shown.drawn:
+                shown.drawn.append(drawn_truth(key, picture, things))
+            if draw:
+                shown.drawn.append(drawn_look(key, spec, reached.own, picture, seen, things))
+        shown.reached[spec] = reached
+    return shown
 
 
-def _add(found: Measured, key: str, shown: _Shown, *, images: bool) -> None:
+def _picture(source: Source, index: int, eye: Eyes, things: Things) -> Picture | BadImage:
+    picture = read_picture(source, index, eye.encoder.read)
+    if isinstance(picture, BadImage) or (size := _size(picture)) == things.shape:
+        return picture
+    masks = f"{things.shape[1]}x{things.shape[0]}"
+    return BadImage(source.keys[index], f"its masks are of {masks} pixels and it has {size[1]}x{size[0]}")
+
+
+def _reached(seen: Seen, things: Things) -> Reached:
     # Where other programs are at work, threads that wait for one another over small matrices take 20 times as long.
     with threadpool_limits(1, user_api="blas"):
-        reached = {spec: list(values(seen, shown.things)) for spec, seen in shown.seen.items()}
-    found.outcomes.add(key, reached | dict(floors(shown.things)))
-    found.own.update({spec: own_map(seen) for spec, seen in shown.seen.items()})
-    if images:
-        found.drawn.extend(_drawn(key, shown, found.own))
+        return Reached(own_map(seen), list(values(seen, things)))
 
 
-def _drawn(key: str, shown: _Shown, own: Mapping[str, str]) -> Iterator[Drawn]:
-    for place, (spec, seen) in enumerate(shown.seen.items()):
-        if place == 0:
-            yield drawn_truth(key, shown.pictures[spec], shown.things)
-        yield drawn_look(key, spec, own[spec], shown.pictures[spec], seen, shown.things)
+def _add(found: Measured, key: str, shown: _Shown) -> None:
+    found.outcomes.add(key, {spec: each.values for spec, each in shown.reached.items()} | dict(floors(shown.things)))
+    found.own.update({spec: each.own for spec, each in shown.reached.items()})
+    found.drawn.extend(shown.drawn)
 
 
 def _size(picture: Picture) -> tuple[int, int]:

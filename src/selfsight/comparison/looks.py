@@ -58,7 +58,8 @@ def drawn_look(key: str, encoder: str, method: str, picture: Picture, seen: Seen
 def _pixels(picture: Picture) -> Doubles:
     """[h, w, 3] of 0 to 255, of which the longer side is `SIDE`; other numbers of channels are shown in grey."""
     if isinstance(picture, np.ndarray):
-        picture = Image.fromarray(np.clip(picture, 0, 255).mean(2).astype(np.uint8)).convert("RGB")
+        grey = picture.mean(2, dtype=np.float32)
+        picture = Image.fromarray(np.clip(grey, 0, 255, out=grey).astype(np.uint8)).convert("RGB")
     scale = SIDE / max(picture.size)
     small = picture.resize(
         (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), Image.Resampling.BICUBIC

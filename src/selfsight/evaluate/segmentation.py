@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +32,7 @@ from selfsight.attention.maps import smallest_set
 from selfsight.attention.objects import FINDERS, box_of, in_pixels
 from selfsight.attention.seeing import Seen
 from selfsight.data.annotations import Annotated, union
-from selfsight.masks import located
+from selfsight.masks import jaccard, located
 from selfsight.results import FLOOR
 
 Bools = npt.NDArray[np.bool_]
@@ -52,13 +53,13 @@ class Value(NamedTuple):
 
 
 class Things:
-    """The true things of one picture: `masks` [O, H, W], none of them empty, and the pixels [H, W] that `count`."""
+    """The true things of one picture: `masks` [H, W], none of them empty, and the pixels [H, W] that `count`."""
 
     def __init__(self, truth: Annotated) -> None:
         self.count = ~truth.ignored
         self.shape: tuple[int, int] = (self.count.shape[0], self.count.shape[1])
-        visible = [thing.mask & self.count for thing in truth.instances]
-        self.masks: Bools = np.array([mask for mask in visible if mask.any()], dtype=np.bool_).reshape(-1, *self.shape)
+        visible = (thing.mask & self.count for thing in truth.instances)
+        self.masks: list[Bools] = [mask for mask in visible if mask.any()]
         self._counted: dict[tuple[int, ...], _Counts] = {}
 
     def __len__(self) -> int:
@@ -81,10 +82,15 @@ class Things:
         """Height and width of one place in pixels."""
         return self.shape[0] / grid[0], self.shape[1] / grid[1]
 
+    def blind(self, mask: Bools) -> tuple[float, float]:
+        """A mask at the size of the picture [H, W]: its overlap with each thing in the mean, and that with all as one."""
+        counted = mask & self.count
+        each = [float(jaccard(counted, thing)) for thing in self.masks]
+        return float(np.mean(each)), float(jaccard(counted, union(self.masks, self.shape)))
+
     def _counts(self, grid: tuple[int, ...]) -> _Counts:
         if grid not in self._counted:
-            regions = [*self.masks, union(self.masks, self.shape)]
-            self._counted[grid] = _Counts.of(regions, self.count, _places(self.shape, grid), grid[0] * grid[1])
+            self._counted[grid] = _Counts.of([*self.masks, union(self.masks, self.shape)], self.count, grid)
         return self._counted[grid]
 
 
@@ -95,9 +101,8 @@ class _Counts(NamedTuple):
     whole: Doubles
 
     @classmethod
-    def of(cls, regions: Sequence[Bools], count: Bools, places: npt.NDArray[np.int64], number: int) -> _Counts:
-        held = [np.bincount(places[region], minlength=number) for region in regions]
-        return cls(np.array(held, dtype=np.float64), np.bincount(places[count], minlength=number).astype(np.float64))
+    def of(cls, regions: Sequence[Bools], count: Bools, grid: tuple[int, ...]) -> _Counts:
+        return cls(np.stack([_pixels_in(region, grid) for region in regions]), _pixels_in(count, grid))
 
     def overlaps(self, masks: Bools) -> Doubles:
         """Masks over the grid [M, h, w] -> Jaccard [R, M]; regions are not empty."""
@@ -156,11 +161,11 @@ def floors(things: Things) -> Mapping[str, list[Value]]:
 
 
 def _blind(mask: Bools, things: Things) -> list[Value]:
-    jaccard = float(things.jaccard(mask[None]).mean())
+    each, together = things.blind(mask)
     return [
-        *(Value(FLOOR, metric, jaccard) for metric in MASSES),
+        *(Value(FLOOR, metric, each) for metric in MASSES),
         Value(FLOOR, CORLOC, float(located(box_of(mask), things.boxes))),
-        Value(FLOOR, MIOU, things.together(mask)),
+        Value(FLOOR, MIOU, together),
     ]
 
 
@@ -181,7 +186,18 @@ def _principal(seen: Seen) -> Doubles:
 MAPS: dict[str, Callable[[Seen], Doubles | None]] = {"attention": _attention, "norm": _norm, "principal": _principal}
 
 
-def _places(shape: tuple[int, ...], grid: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    """[H, W]: the number of the place in which the middle of each pixel lies."""
-    rows, columns = (((2 * np.arange(n) + 1) * places) // (2 * n) for n, places in zip(shape, grid, strict=True))
-    return rows[:, None] * grid[1] + columns[None]
+def _pixels_in(region: Bools, grid: tuple[int, ...]) -> Doubles:
+    """[h * w]: how many pixels of a region [H, W] have their middle in each place of a grid.
+
+    Row of places by row of places, so that nothing as large as the picture is made; a place may be less than a pixel.
+    """
+    rows, columns = (_edges(*pair) for pair in zip(region.shape, grid, strict=True))
+    bands = np.array([np.count_nonzero(region[top:bottom], axis=0) for top, bottom in pairwise(rows)])
+    to_the_left = np.pad(np.cumsum(bands, axis=1), ((0, 0), (1, 0)))
+    return np.diff(to_the_left[:, columns], axis=1).reshape(-1).astype(np.float64)
+
+
+def _edges(pixels: int, places: int) -> npt.NDArray[np.intp]:
+    """[places + 1]: along one side the first pixel whose middle lies in each place, and how many pixels there are."""
+    place_of = (2 * np.arange(pixels) + 1) * places // (2 * pixels)
+    return np.searchsorted(place_of, np.arange(places + 1))

@@ -11,9 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from selfsight.data.sources import Source
+from selfsight.data.sources.contents import IMAGES
+from selfsight.data.undecodable import UndecodableError
 
 Bools = npt.NDArray[np.bool_]
 T = TypeVar("T")
+_SHOWN = 3
+"""Names in a message."""
 
 
 class Instance(NamedTuple):
@@ -45,10 +49,9 @@ class Annotations(ABC):
 
 
 class ByName(Generic[T]):
-    """Things by the name of the picture that they belong to, its ending aside where nothing hangs on it.
+    """Things by the name of the picture that they belong to, the ending of an image aside where nothing hangs on it.
 
-    A key may be the same path, or one may be the end of the other (`0001.jpg` and `val2017/0001.jpg`), if that is so of one thing
-    alone.
+    A key may be the same path, or one may be the end of the other (`0001.jpg` and `val2017/0001.jpg`).
     """
 
     def __init__(self, things: Iterable[tuple[str, T]]) -> None:
@@ -56,17 +59,27 @@ class ByName(Generic[T]):
         for name, thing in things:
             self._by_last.setdefault(_parts(name)[-1], []).append((name, thing))
 
+    def known(self, key: str) -> bool:
+        return bool(self._meant(key))
+
     def get(self, key: str) -> T | None:
+        """`UndecodableError` where the key could mean several."""
+        meant = self._meant(key)
+        if len(meant) > 1:
+            names = ", ".join(name for name, _ in meant[:_SHOWN])
+            raise UndecodableError(f"{len(meant)} could be meant: {names}{', ...' if len(meant) > _SHOWN else ''}")
+        return meant[0][1] if meant else None
+
+    def _meant(self, key: str) -> list[tuple[str, T]]:
         parts = _parts(key)
         alike = [(name, thing) for name, thing in self._by_last.get(parts[-1], []) if _ends_alike(parts, _parts(name))]
-        for same in ([pair for pair in alike if pair[0] == key], [pair for pair in alike if _parts(pair[0]) == parts], alike):
-            if same:
-                return same[0][1] if len(same) == 1 else None
-        return None
+        narrower = ([pair for pair in alike if pair[0] == key], [pair for pair in alike if _parts(pair[0]) == parts])
+        return next((pairs for pairs in narrower if pairs), alike)
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    return PurePosixPath(name).with_suffix("").parts if name else ("",)
+    path = PurePosixPath(name)
+    return (path.with_suffix("") if path.suffix.lower() in IMAGES else path).parts or ("",)
 
 
 def _ends_alike(a: tuple[str, ...], b: tuple[str, ...]) -> bool:

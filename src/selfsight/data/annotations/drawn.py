@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from selfsight import manifest
 from selfsight.data.annotations.base import Annotated, Annotations, ByName, Instance
+from selfsight.data.annotations.outlines import mask_of
 from selfsight.data.sources import Source
 from selfsight.data.undecodable import UndecodableError
 
@@ -29,18 +31,19 @@ class DrawnAnnotations(Annotations):
         self.within = _within(path, source)
 
     def known(self, source: Source, index: int) -> bool:
-        return self.samples.get(self.within + source.keys[index]) is not None
+        return self.samples.known(self.within + source.keys[index])
 
     def of(self, source: Source, index: int) -> Annotated | None:
         found = self.samples.get(self.within + source.keys[index])
         if found is None:
             return None
         sample, rows = found
+        shape = sample["height"], sample["width"]
         try:
-            things = [Instance(manifest.decode_mask(row["mask"]), row["class"]) for row in rows]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            things = [Instance(mask_of(json.loads(row["mask"]), shape), row["class"]) for row in rows]
+        except (KeyError, TypeError, ValueError) as error:
             raise UndecodableError(f"the mask of {sample['key']} in {self.location} cannot be read ({error})") from None
-        return Annotated(things, np.zeros((sample["height"], sample["width"]), dtype=np.bool_))
+        return Annotated(things, np.zeros(shape, dtype=np.bool_))
 
 
 def matches(path: Path) -> bool:

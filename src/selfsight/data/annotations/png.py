@@ -33,7 +33,7 @@ class PngAnnotations(Annotations):
         self.files = listed(path)
 
     def known(self, source: Source, index: int) -> bool:
-        return self.files.get(source.keys[index]) is not None
+        return self.files.known(source.keys[index])
 
     def of(self, source: Source, index: int) -> Annotated | None:
         path = self.files.get(source.keys[index])

@@ -27,7 +27,7 @@ class VocAnnotations(Annotations):
         self.classes = path / _KINDS
 
     def known(self, source: Source, index: int) -> bool:
-        return self.files.get(source.keys[index]) is not None
+        return self.files.known(source.keys[index])
 
     def of(self, source: Source, index: int) -> Annotated | None:
         path = self.files.get(source.keys[index])
