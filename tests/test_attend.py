@@ -27,7 +27,7 @@ from selfsight.attention.seeing import Eyes
 from selfsight.cli import main
 from selfsight.data.tolerance import TooManyBadError
 from selfsight.encoders import load_encoder
-from selfsight.errors import ConfigError, DataError, InputError, WeightsError
+from selfsight.errors import ConfigError, InputError, WeightsError
 
 VIT = "random/vit_w32_d2_p8?size=32"
 CNN = "random/test_efficientnet?size=64"
@@ -238,7 +238,7 @@ def test_bad_images_are_listed_and_too_many_of_them_stop_the_work(photos: Path, 
 
 
 def test_a_point_outside_a_picture_is_said(image: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the point 90,10 is outside its 80 x 60 pixels"):
+    with pytest.raises(InputError, match=r"^--query 90,10: lies outside of one\.png, which is 80 x 60 pixels$"):
         selfsight.attend(VIT, image, tmp_path, query=(90, 10))
 
 
@@ -276,7 +276,7 @@ def test_a_network_of_one_shape_is_refused(image: Path, tmp_path: Path) -> None:
 
 
 def test_a_call_that_made_nothing_may_be_corrected(image: Path, tmp_path: Path) -> None:
-    with pytest.raises(TooManyBadError, match="the point 5000,1 is outside its 80 x 60 pixels"):
+    with pytest.raises(InputError, match="--query 5000,1: lies outside of one"):
         selfsight.attend(VIT, image, tmp_path / "out", query=(5000, 1))
     assert selfsight.attend(VIT, image, tmp_path / "out", query=(5, 1))["pictures"] == 1
 
@@ -371,6 +371,14 @@ def test_a_film_is_gone_on_with(tmp_path: Path) -> None:
     ours, theirs = (films.decoded(Path(made["films"][0])) for made in (parts, whole))
     assert len(ours) == len(theirs) == 6
     np.testing.assert_array_equal(ours, theirs)
+
+
+def test_another_video_of_the_same_name_is_refused(tmp_path: Path) -> None:
+    clip = films.film(tmp_path / "clip.mp4", 4)
+    selfsight.attend(VIT, clip, tmp_path / "out", maps="norm", format="sheet")
+    films.film(clip, 4, first=9)
+    with pytest.raises(InputError, match="list of images of length 4, which is now another of that name"):
+        selfsight.attend(VIT, clip, tmp_path / "out", maps="norm", format="sheet")
 
 
 def test_videos_of_a_folder_have_a_film_each(tmp_path: Path) -> None:

@@ -136,8 +136,9 @@ def _of(encoder: Encoder, given: Input) -> dict[str, Any]:
     keys = hashlib.blake2b(digest_size=20)
     for name in given.source.keys:
         keys.update(name.encode("utf-8", "surrogateescape") + b"\0")
-    if given.kind == "image":
-        keys.update(given.source.mark(0))
+    files = [0] if given.kind == "image" else [clip.samples[0] for clip in given.clips]
+    for index in files:
+        keys.update(given.source.mark(index))
     return {
         "encoder": encoder.spec,
         "fingerprint": encoder.fingerprint,

@@ -192,7 +192,7 @@ def _draw(path: Path, progress: Progress, looking: Looking, title: str) -> None:
         if not isinstance(picture, BadImage):
             shown.append(Drawn(rgb(np.asarray(picture)), row))
     settings = f"shorter side {looking.eyes.prepare.size} px, at most {looking.count} a picture, refine {looking.refine}"
-    sheet = objects_sheet(shown, title, f"{settings}; masks and boxes, under each picture its scores, the surest first")
+    sheet = objects_sheet(shown, title, f"{settings}; masks and boxes, under each picture its scores")
     write_atomic(path, lambda temporary: sheet.save(temporary, "PNG"))
 
 

@@ -26,7 +26,7 @@ class Drawn(NamedTuple):
 
 
 def objects_sheet(found: Sequence[Drawn], title: str, note: str) -> Image.Image:
-    """Six pictures a line, the objects of each in colours with their boxes and scores, the surest first."""
+    """Six pictures a line, the objects of each in colours with their boxes and scores, in order."""
     lines = -(-len(found) // _ACROSS)
     width = 2 * MARGIN + min(_ACROSS, max(3, len(found))) * (_CELL + GAP) - GAP
     step, top = _CELL + 2 * LINE + 2 * GAP, MARGIN + TITLE + 2 * GAP + LINE + GAP
@@ -46,7 +46,7 @@ def objects_sheet(found: Sequence[Drawn], title: str, note: str) -> Image.Image:
 
 
 def drawn(picture: Bytes, row: Row, side: int) -> Image.Image:
-    """A picture within a square, its objects laid on it in their colours, the surest above, and its boxes."""
+    """A picture within a square, its objects laid on it in their colours, the first above, and its boxes."""
     scale = side / max(picture.shape[:2])
     size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
     values = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS), dtype=np.float32).copy()
