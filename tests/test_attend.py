@@ -23,6 +23,7 @@ from selfsight.attention.colouring import heat
 from selfsight.attention.components import Components
 from selfsight.attention.films import rate_of, write_gif
 from selfsight.attention.looking import Gaze, offers
+from selfsight.attention.naming import label_of
 from selfsight.attention.seeing import Eyes
 from selfsight.cli import main
 from selfsight.data.tolerance import TooManyBadError
@@ -373,6 +374,19 @@ def test_a_film_is_gone_on_with(tmp_path: Path) -> None:
     np.testing.assert_array_equal(ours, theirs)
 
 
+def test_maps_are_not_written_among_the_pictures(photos: Path, tmp_path: Path) -> None:
+    for out in (photos, photos / "deep" / "maps"):
+        with pytest.raises(InputError, match=r"--out .*: lies in .*photos, whose pictures are read; give a place outside"):
+            selfsight.attend(VIT, photos, out, maps="norm")
+    with pytest.raises(InputError, match=r"--out /proc/maps: nothing can be written in /proc"):
+        selfsight.attend(VIT, photos, "/proc/maps", maps="norm")
+
+
+def test_names_of_any_kind_are_one_line_on_a_sheet() -> None:
+    assert label_of("a\nb\tc\u202egnp.exe\x07.png") == "a?b?c?gnp.exe?.png"
+    assert label_of("Käse 漢字/1.png") == "Käse 漢字/1.png"
+
+
 def test_another_video_of_the_same_name_is_refused(tmp_path: Path) -> None:
     clip = films.film(tmp_path / "clip.mp4", 4)
     selfsight.attend(VIT, clip, tmp_path / "out", maps="norm", format="sheet")
@@ -418,3 +432,14 @@ def test_the_command_says_what_it_made(photos: Path, tmp_path: Path, capsys: pyt
     error = capsys.readouterr().err
     assert error.startswith(f"selfsight: {tmp_path / 'out'}: was begun with --maps attention,mask, which is now mask;")
     assert error.count("\n") == 1
+
+
+def test_one_picture_is_one(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for verb, options, said in (
+        ("attend", ["--maps", "norm", "--out", str(tmp_path / "maps")], "maps, 1 picture, maps norm"),
+        ("objects", ["--method", "attention", "--out", str(tmp_path / "o.json")], "1 object in 1 image, "),
+    ):
+        with pytest.raises(SystemExit) as left:
+            main([verb, VIT, str(image if verb == "attend" else image.parent), *options])
+        assert left.value.code == 0
+        assert said in capsys.readouterr().out.splitlines()[-1]
