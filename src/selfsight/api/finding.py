@@ -82,12 +82,7 @@ def objects(
     finder = _finder(method, mass, count, refine)
     bearing = tolerance(strict, max_bad)
     eyes = _eyes(encoder, size, finder, method, device, max_pixels, watch)
-    source = first(open_source(data), limit)
-    if form.folder:
-        check_names(source)
-        check_outside(path, source.location)
-    if sheet_path is not None:
-        check_outside(sheet_path, source.location, "--sheet")
+    source = _source(data, limit, form, path, sheet_path)
     about = _about(encoder, eyes, source) | {"method": method, "count": count, "mass": mass, "refine": refine}
     about |= _same_images(source, eyes)
     with alone(path):
@@ -95,16 +90,10 @@ def objects(
         if made is not None:
             return _finished(made, about, path, sheet_path, watch)
         progress = Progress(path, about, len(source))
-        if progress.done:
-            watch.say(f"{out}: goes on after {progress.done} of {len(source)} images")
-        start = time.perf_counter()
-        looking = Looking(source, eyes, finder, count, refine)
+        looking, start = Looking(source, eyes, finder, count, refine), time.perf_counter()
         with listed(bad_list_of(path)):
             _look(looking, progress, bearing, watch, batch_size, workers)
         rate = (progress.done - progress.resumed) / (time.perf_counter() - start)
-        if not any(True for _ in progress.found()):
-            progress.remove()
-            raise none_readable(source, progress.bad)
         if sheet_path is not None:
             _draw(sheet_path, progress, looking, f"{Path(source.location).name}: {method}, {encoder}")
         summary = _summary(progress, source)
@@ -167,6 +156,17 @@ def _black(eyes: Eyes) -> Picture:
     return Image.fromarray(pixels) if eyes.encoder.read.rgb else pixels
 
 
+def _source(data: str | Path, limit: int | None, form: Form, out: Path, sheet: Path | None) -> Source:
+    """Its images; `InputError` where `out` or `sheet` would be among them, or files of two of them would have one name."""
+    source = first(open_source(data), limit)
+    if form.folder:
+        check_names(source)
+        check_outside(out, source.location)
+    if sheet is not None:
+        check_outside(sheet, source.location, "--sheet")
+    return source
+
+
 def _about(spec: str, eyes: Eyes, source: Source) -> dict[str, Any]:
     """How objects are found, in words and numbers that do not change on the way."""
     return {"encoder": spec, "data": absolute(source.location), "images": len(source), "size": eyes.prepare.size}
@@ -183,6 +183,8 @@ def _same_images(source: Source, eyes: Eyes) -> dict[str, Any]:
 
 def _look(looking: Looking, progress: Progress, bearing: Tolerance, watch: Watch, batch_size: int, workers: int) -> None:
     """Look at what no row is of yet. On Ctrl-C and SIGTERM `Interrupted` is raised at once; the windows before are written."""
+    if progress.done:
+        watch.say(f"{progress.out}: goes on after {progress.done} of {progress.total} images")
     source, eyes, what = looking.source, looking.eyes, f"looking for objects in {Path(looking.source.location).name}"
     windows = image_windows(
         source,
@@ -204,6 +206,9 @@ def _look(looking: Looking, progress: Progress, bearing: Tolerance, watch: Watch
         except Asked as asked:
             done = f"{progress.done} of {progress.total} images are done"
             raise Interrupted(asked.number, f"stopped by {asked.name}: {done}") from None
+    if not any(True for _ in progress.found()):
+        progress.remove()
+        raise none_readable(source, progress.bad)
 
 
 def _draw(path: Path, progress: Progress, looking: Looking, title: str) -> None:
