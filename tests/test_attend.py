@@ -23,11 +23,12 @@ from selfsight.attention.colouring import heat
 from selfsight.attention.components import Components
 from selfsight.attention.films import rate_of, write_gif
 from selfsight.attention.looking import Gaze, offers
+from selfsight.attention.naming import label_of
 from selfsight.attention.seeing import Eyes
 from selfsight.cli import main
 from selfsight.data.tolerance import TooManyBadError
 from selfsight.encoders import load_encoder
-from selfsight.errors import ConfigError, DataError, InputError, WeightsError
+from selfsight.errors import ConfigError, InputError, WeightsError
 
 VIT = "random/vit_w32_d2_p8?size=32"
 CNN = "random/test_efficientnet?size=64"
@@ -238,7 +239,7 @@ def test_bad_images_are_listed_and_too_many_of_them_stop_the_work(photos: Path, 
 
 
 def test_a_point_outside_a_picture_is_said(image: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the point 90,10 is outside its 80 x 60 pixels"):
+    with pytest.raises(InputError, match=r"^--query 90,10: lies outside of one\.png, which is 80 x 60 pixels$"):
         selfsight.attend(VIT, image, tmp_path, query=(90, 10))
 
 
@@ -276,7 +277,7 @@ def test_a_network_of_one_shape_is_refused(image: Path, tmp_path: Path) -> None:
 
 
 def test_a_call_that_made_nothing_may_be_corrected(image: Path, tmp_path: Path) -> None:
-    with pytest.raises(TooManyBadError, match="the point 5000,1 is outside its 80 x 60 pixels"):
+    with pytest.raises(InputError, match="--query 5000,1: lies outside of one"):
         selfsight.attend(VIT, image, tmp_path / "out", query=(5000, 1))
     assert selfsight.attend(VIT, image, tmp_path / "out", query=(5, 1))["pictures"] == 1
 
@@ -373,6 +374,27 @@ def test_a_film_is_gone_on_with(tmp_path: Path) -> None:
     np.testing.assert_array_equal(ours, theirs)
 
 
+def test_maps_are_not_written_among_the_pictures(photos: Path, tmp_path: Path) -> None:
+    for out in (photos, photos / "deep" / "maps"):
+        with pytest.raises(InputError, match=r"--out .*: lies in .*photos, whose pictures are read; give a place outside"):
+            selfsight.attend(VIT, photos, out, maps="norm")
+    with pytest.raises(InputError, match=r"--out /proc/maps: nothing can be written in /proc"):
+        selfsight.attend(VIT, photos, "/proc/maps", maps="norm")
+
+
+def test_names_of_any_kind_are_one_line_on_a_sheet() -> None:
+    assert label_of("a\nb\tc\u202egnp.exe\x07.png") == "a?b?c?gnp.exe?.png"
+    assert label_of("Käse 漢字/1.png") == "Käse 漢字/1.png"
+
+
+def test_another_video_of_the_same_name_is_refused(tmp_path: Path) -> None:
+    clip = films.film(tmp_path / "clip.mp4", 4)
+    selfsight.attend(VIT, clip, tmp_path / "out", maps="norm", format="sheet")
+    films.film(clip, 4, first=9)
+    with pytest.raises(InputError, match="list of images of length 4, which is now another of that name"):
+        selfsight.attend(VIT, clip, tmp_path / "out", maps="norm", format="sheet")
+
+
 def test_videos_of_a_folder_have_a_film_each(tmp_path: Path) -> None:
     for name in ("a", "b/c"):
         films.film(tmp_path / "clips" / f"{name}.mp4", 3)
@@ -410,3 +432,14 @@ def test_the_command_says_what_it_made(photos: Path, tmp_path: Path, capsys: pyt
     error = capsys.readouterr().err
     assert error.startswith(f"selfsight: {tmp_path / 'out'}: was begun with --maps attention,mask, which is now mask;")
     assert error.count("\n") == 1
+
+
+def test_one_picture_is_one(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for verb, options, said in (
+        ("attend", ["--maps", "norm", "--out", str(tmp_path / "maps")], "maps, 1 picture, maps norm"),
+        ("objects", ["--method", "attention", "--out", str(tmp_path / "o.json")], "1 object in 1 image, "),
+    ):
+        with pytest.raises(SystemExit) as left:
+            main([verb, VIT, str(image if verb == "attend" else image.parent), *options])
+        assert left.value.code == 0
+        assert said in capsys.readouterr().out.splitlines()[-1]

@@ -14,6 +14,7 @@ from PIL import Image
 from pycocotools import mask as masks
 from pycocotools.coco import COCO
 
+import films
 import pictures
 from selfsight.attention.objects.files import FORMS, check_names, form_and_place
 from selfsight.attention.objects.files.base import place_of
@@ -124,12 +125,15 @@ def test_images_that_are_no_files_are_copied(tmp_path: Path) -> None:
         ("o.json", "yolo", r"--format yolo writes a folder"),
         ("o", "coco", r"--format coco writes a file that ends in \.json"),
         ("full", "masks", r"full: is not empty; expected a new folder"),
+        ("full", "yolo", r"full: is not empty; expected a new folder"),
+        ("full/mine.json", None, r"mine\.json: is there already and not of objects; give another --out"),
         ("file/o.json", None, r"file is a file; expected a folder there"),
     ],
 )
 def test_where_nothing_can_be_written_is_told(out: str, format: str | None, message: str, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "mine.txt").touch()
+    (tmp_path / "full" / "mine.json").write_text('{"info": {"year": 2017},\n"images": []}')
+    (tmp_path / "full" / "data.yaml").write_text("# method: by hand\ntrain: images\n")
     (tmp_path / "file").touch()
     with pytest.raises((InputError, ConfigError), match=message):
         form_and_place(tmp_path / out, format)
@@ -139,6 +143,24 @@ def test_a_form_is_known_by_the_ending_or_named(tmp_path: Path) -> None:
     assert form_and_place(tmp_path / "o.json", None) == (FORMS["coco"], tmp_path / "o.json")
     (tmp_path / "empty").mkdir()
     assert form_and_place(tmp_path / "empty", "yolo-seg") == (FORMS["yolo-seg"], tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_what_is_written_says_how_it_was_found(name: str, source: Source, tmp_path: Path) -> None:
+    assert FORMS[name].about(tmp_path / "set") is None
+    assert FORMS[name].about(written(name, source, tmp_path / "set")) == ABOUT
+
+
+def test_frames_of_a_video_are_written_as_pictures_that_others_read(tmp_path: Path) -> None:
+    source = open_source(f"{films.film(tmp_path / 'clip.mp4', 4)}?every=1")
+    out = written("yolo", source, tmp_path / "set")
+    images = sorted((out / "images").iterdir())
+    assert [image.name for image in images] == [f"{source.keys[sample]}.png" for sample in (0, 1, 3)]
+    for image, sample in zip(images, (0, 1, 3), strict=True):
+        with Image.open(image) as shown:
+            assert shown.format == "PNG"
+            assert films.number_in(np.asarray(shown)) == sample
+        assert (out / "labels" / f"{source.keys[sample]}.txt").is_file()
 
 
 def test_no_key_leads_outside_and_no_two_to_one_file(tmp_path: Path) -> None:

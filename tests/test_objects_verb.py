@@ -174,8 +174,44 @@ def test_half_a_folder_of_a_killed_process_is_made_anew(images: Path, tmp_path: 
     (half / "of-before.png").touch()
     api.objects(VIT, images, tmp_path / "set", **begun)
     assert len(list((tmp_path / "set").rglob("*.png"))) == 19
-    with pytest.raises(InputError, match="set: is not empty; expected a new folder"):
-        api.objects(VIT, images, tmp_path / "set", **begun)
+
+
+@pytest.mark.parametrize(("name", "format"), [("o.json", "coco"), ("set", "yolo"), ("set", "masks")])
+def test_what_is_finished_is_made_once_and_never_lost_to_other_settings(
+    name: str, format: str, images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / name
+    call: dict[str, Any] = {"encoder": VIT, "data": images, "out": out, "method": "kmeans", "format": format, "max_bad": 50}
+    first = api.objects(**call)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    again = api.objects(**call)
+    assert again == first | {"resumed": 20, "images_per_second": None}
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"encoder": f"{VIT}&seed=1"}, rf"made with encoder {re.escape(VIT)}, which is now .*seed=1; remove it to make it anew"),
+        ({"count": 3}, "made with count 1, which is now 3"),
+        ({"method": "tokencut"}, "made with method kmeans, which is now tokencut"),
+        ({"limit": 7}, "made with images 20, which is now 7"),
+        ({"sheet": tmp_path / "s.png"}, "is finished; give another --out"),
+    ]
+    for change, message in cases:
+        with pytest.raises(InputError, match=message):
+            api.objects(**(call | change))
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_pictures_are_not_written_among_those_that_are_read(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(images)
+    for out in (images / "masks", tmp_path / "link" / "masks"):
+        with pytest.raises(InputError, match=r"--out .*masks: lies in .*, whose pictures are read; give a place outside"):
+            api.objects(VIT, images, out, method="kmeans", format="masks")
+    with pytest.raises(InputError, match=r"--sheet .*s\.png: lies in "):
+        api.objects(VIT, images, tmp_path / "o.json", method="kmeans", sheet=images / "s.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link"]
+
+
+def test_a_place_where_nothing_can_be_written_is_told(images: Path) -> None:
+    with pytest.raises(InputError, match=r"--out /proc/set: nothing can be written in /proc \(.*\); give another place"):
+        api.objects(VIT, images, "/proc/set", method="kmeans", format="masks")
 
 
 def test_parts_of_somebody_else_and_damaged_ones_are_left_alone(images: Path, tmp_path: Path) -> None:

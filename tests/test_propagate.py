@@ -368,6 +368,14 @@ def test_a_folder_of_another_call_is_refused(
         propagate(place, place / "whole", **changes)
 
 
+def test_masks_are_not_written_among_the_frames(place: Path) -> None:
+    for out in (place / "frames", place / "frames" / "out"):
+        with pytest.raises(InputError, match=r"--out .*: lies in .*frames, whose pictures are read; give a place outside"):
+            propagate(place, out)
+    with pytest.raises(InputError, match="--out /proc/out: nothing can be written in /proc"):
+        propagate(place, Path("/proc/out"))
+
+
 def test_masks_of_somebody_else_are_not_written_over(place: Path, tmp_path: Path) -> None:
     write_ids(tmp_path / "masks/00003.png", np.ones((4, 4), dtype=np.uint8))
     with pytest.raises(InputError, match="holds 'masks', which propagate did not make; give a new folder"):

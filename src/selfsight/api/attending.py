@@ -18,6 +18,7 @@ from selfsight.attention.inputs import Input, opened
 from selfsight.attention.kinds import Asked
 from selfsight.attention.looking import Gaze
 from selfsight.attention.output import FILMS, OutputFolder, checked_formats
+from selfsight.attention.placing import check_outside, check_writable
 from selfsight.attention.seeing import Eyes
 from selfsight.attention.tiling import TiledGaze
 from selfsight.data.sources import absolute
@@ -69,6 +70,7 @@ def attend(
     """
     watch = watch or Silent()
     path, on = place_for_folder(out), devices.resolve(device)
+    check_writable(path)
     bearing = tolerance(strict, max_bad)
     at = _checked(query, mass, registers, rows)
     loaded = _loaded(encoder, max_pixels, watch)
@@ -79,6 +81,7 @@ def attend(
     wanted = kinds.rows_of(names)
     gaze = Gaze(eyes, wanted) if tile is None else TiledGaze(eyes, wanted, tile)
     given = opened(str(input), limit)
+    check_outside(path, given.source.location)
     formats = checked_formats(_listed(format), given.kind == "video")
     if set(formats) & set(FILMS):
         import_av()
@@ -136,8 +139,9 @@ def _of(encoder: Encoder, given: Input) -> dict[str, Any]:
     keys = hashlib.blake2b(digest_size=20)
     for name in given.source.keys:
         keys.update(name.encode("utf-8", "surrogateescape") + b"\0")
-    if given.kind == "image":
-        keys.update(given.source.mark(0))
+    files = [0] if given.kind == "image" else [clip.samples[0] for clip in given.clips]
+    for index in files:
+        keys.update(given.source.mark(index))
     return {
         "encoder": encoder.spec,
         "fingerprint": encoder.fingerprint,

@@ -26,7 +26,7 @@ from selfsight.data.sources import BadImage
 from selfsight.data.tolerance import BadImages
 from selfsight.encoders import Encoder
 from selfsight.encoders.features import none_readable
-from selfsight.errors import SelfsightError
+from selfsight.errors import InputError, SelfsightError
 from selfsight.runs import write_atomic
 
 _SAMPLE, _PLACES = 32, 512
@@ -105,7 +105,10 @@ class Drawing:
         height, width = np.asarray(picture).shape[:2]
         point = None if self.at is None else (self.at[0] / width, self.at[1] / height)
         if point is not None and not max(point) < 1:
-            return BadImage(key, f"the point {self.at[0]:g},{self.at[1]:g} is outside its {width} x {height} pixels")  # type: ignore[index]
+            x, y = self.at  # type: ignore[misc]
+            if self.given.kind == "image":
+                raise InputError(f"--query {x:g},{y:g}: lies outside of {key}, which is {width} x {height} pixels")
+            return BadImage(key, f"the point {x:g},{y:g} is outside its {width} x {height} pixels")
         look = self.gaze(picture, point)
         return picture, point, look.mended() if self.mend else look
 

@@ -17,9 +17,10 @@ from selfsight.api.watch import Silent, Watch
 from selfsight.attention.objects import FINDERS, Finder
 from selfsight.attention.objects.files import Form, check_names, form_and_place
 from selfsight.attention.objects.looking import REFINEMENTS, Looking
-from selfsight.attention.objects.progress import Progress
+from selfsight.attention.objects.progress import Progress, check_same
 from selfsight.attention.objects.sheet import SHOWN, Drawn, objects_sheet
 from selfsight.attention.objects.threshold import MASS, Threshold
+from selfsight.attention.placing import check_outside, check_writable
 from selfsight.attention.seeing import Eyes
 from selfsight.data.decode import Picture
 from selfsight.data.loader import read_picture
@@ -67,7 +68,8 @@ def objects(
 
     `format` is coco (by default for .json), yolo, yolo-seg or masks, which are folders. `sheet`, a .png, shows the first images.
     Files that are no images are listed beside it in `out.bad_images.jsonl`. Until it is whole, `out` is a folder `out.parts`; the
-    same call goes on from there, and raises `InputError` where anything that decides an object has changed.
+    same call goes on from there, and does nothing where `out` is whole; it raises `InputError` where anything that decides an
+    object has changed.
 
     Returns a summary: images, objects, empty (images without an object), resumed (samples of earlier calls), bad_images,
     images_per_second (None where nothing was left to do), files. Raises `InputError`, and `Interrupted` on Ctrl-C and SIGTERM,
@@ -75,32 +77,41 @@ def objects(
     """
     watch = watch or Silent()
     form, path = form_and_place(out, format)
+    check_writable(path)
     sheet_path = None if sheet is None else _place_for_sheet(sheet)
     finder = _finder(method, mass, count, refine)
     bearing = tolerance(strict, max_bad)
     eyes = _eyes(encoder, size, finder, method, device, max_pixels, watch)
-    source = first(open_source(data), limit)
-    if form.folder:
-        check_names(source)
+    source = _source(data, limit, form, path, sheet_path)
     about = _about(encoder, eyes, source) | {"method": method, "count": count, "mass": mass, "refine": refine}
+    about |= _same_images(source, eyes)
     with alone(path):
-        progress = Progress(path, about | _same_images(source, eyes), len(source))
-        if progress.done:
-            watch.say(f"{out}: goes on after {progress.done} of {len(source)} images")
-        start = time.perf_counter()
-        looking = Looking(source, eyes, finder, count, refine)
+        made = form.about(path)
+        if made is not None:
+            return _finished(made, about, path, sheet_path, watch)
+        progress = Progress(path, about, len(source))
+        looking, start = Looking(source, eyes, finder, count, refine), time.perf_counter()
         with listed(bad_list_of(path)):
             _look(looking, progress, bearing, watch, batch_size, workers)
         rate = (progress.done - progress.resumed) / (time.perf_counter() - start)
-        if not any(True for _ in progress.found()):
-            progress.remove()
-            raise none_readable(source, progress.bad)
         if sheet_path is not None:
             _draw(sheet_path, progress, looking, f"{Path(source.location).name}: {method}, {encoder}")
         summary = _summary(progress, source)
-        _write(form, path, progress, source, about | {"environment": environment()})
-    files = [str(file) for file in (path, sheet_path) if file is not None]
-    return summary | {"images_per_second": rate or None, "files": files}
+        _write(form, path, progress, source, about | {"found": summary, "environment": environment()})
+    return summary | {"images_per_second": rate or None, "files": _files(path, sheet_path)}
+
+
+def _finished(made: dict[str, Any], about: dict[str, Any], path: Path, sheet: Path | None, watch: Watch) -> dict[str, Any]:
+    """The summary of what an earlier call of the same settings has made; `InputError` where they were others."""
+    check_same(made, about, f"--out {path}: was made", "remove it to make it anew, or give another --out")
+    if sheet is not None and not sheet.is_file():
+        raise InputError(f"--sheet {sheet}: is drawn while objects are looked for, and {path} is finished; give another --out")
+    watch.say(f"{path}: was finished before")
+    return made["found"] | {"resumed": made["images"], "images_per_second": None, "files": _files(path, sheet)}
+
+
+def _files(path: Path, sheet: Path | None) -> list[str]:
+    return [str(file) for file in (path, sheet) if file is not None]
 
 
 def _place_for_sheet(sheet: str | Path) -> Path:
@@ -145,6 +156,17 @@ def _black(eyes: Eyes) -> Picture:
     return Image.fromarray(pixels) if eyes.encoder.read.rgb else pixels
 
 
+def _source(data: str | Path, limit: int | None, form: Form, out: Path, sheet: Path | None) -> Source:
+    """Its images; `InputError` where `out` or `sheet` would be among them, or files of two of them would have one name."""
+    source = first(open_source(data), limit)
+    if form.folder:
+        check_names(source)
+        check_outside(out, source.location)
+    if sheet is not None:
+        check_outside(sheet, source.location, "--sheet")
+    return source
+
+
 def _about(spec: str, eyes: Eyes, source: Source) -> dict[str, Any]:
     """How objects are found, in words and numbers that do not change on the way."""
     return {"encoder": spec, "data": absolute(source.location), "images": len(source), "size": eyes.prepare.size}
@@ -161,6 +183,8 @@ def _same_images(source: Source, eyes: Eyes) -> dict[str, Any]:
 
 def _look(looking: Looking, progress: Progress, bearing: Tolerance, watch: Watch, batch_size: int, workers: int) -> None:
     """Look at what no row is of yet. On Ctrl-C and SIGTERM `Interrupted` is raised at once; the windows before are written."""
+    if progress.done:
+        watch.say(f"{progress.out}: goes on after {progress.done} of {progress.total} images")
     source, eyes, what = looking.source, looking.eyes, f"looking for objects in {Path(looking.source.location).name}"
     windows = image_windows(
         source,
@@ -182,6 +206,9 @@ def _look(looking: Looking, progress: Progress, bearing: Tolerance, watch: Watch
         except Asked as asked:
             done = f"{progress.done} of {progress.total} images are done"
             raise Interrupted(asked.number, f"stopped by {asked.name}: {done}") from None
+    if not any(True for _ in progress.found()):
+        progress.remove()
+        raise none_readable(source, progress.bad)
 
 
 def _draw(path: Path, progress: Progress, looking: Looking, title: str) -> None:
@@ -192,7 +219,7 @@ def _draw(path: Path, progress: Progress, looking: Looking, title: str) -> None:
         if not isinstance(picture, BadImage):
             shown.append(Drawn(rgb(np.asarray(picture)), row))
     settings = f"shorter side {looking.eyes.prepare.size} px, at most {looking.count} a picture, refine {looking.refine}"
-    sheet = objects_sheet(shown, title, f"{settings}; masks and boxes, under each picture its scores, the surest first")
+    sheet = objects_sheet(shown, title, f"{settings}; masks and boxes, under each picture its scores")
     write_atomic(path, lambda temporary: sheet.save(temporary, "PNG"))
 
 

@@ -28,3 +28,8 @@ def _is_plain(part: str) -> bool:
 def _made_plain(part: str) -> str:
     """Of a long name the end is kept, which is where names differ."""
     return "_" + re.sub(r"[^A-Za-z0-9_+=@-]+", "_", part)[-_LONGEST + 1 :].strip("_")
+
+
+def label_of(key: str) -> str:
+    """A key as one line of letters: what would break the line or turn its direction is a question mark."""
+    return "".join(letter if letter.isprintable() else "?" for letter in key)

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from selfsight.attention.colouring import heat
 from selfsight.attention.kinds import MAPS
+from selfsight.attention.naming import label_of
 from selfsight.data.sheet import GAP, GROUND, INK, LINE, MARGIN, TEXT, TITLE, font, short, wrapped, write
 
 CELL = 200
@@ -56,7 +57,7 @@ def draw_sheet(
     sizes = [_size_of(path) for _, path in rows]
     width = max(_MIN_WIDTH, sizes[0][0] + 2 * MARGIN)
     inside = width - 2 * MARGIN
-    notes = [*notes, *([f"{more} more pictures are not shown here"] if more else [])]
+    notes = [*notes, *([_left_out(more)] if more else [])]
     head = [line for note in notes for line in wrapped(note.split(" "), inside, " ")]
     heads = [wrapped(words.split(" "), CELL, " ") for words in captions(names)]
     scale = MARGIN + TITLE + GAP + len(head) * (LINE + 2)
@@ -65,7 +66,7 @@ def draw_sheet(
     tops = [body, *(body + below for below in accumulate(height + LINE + 2 * GAP for _, height in sizes))]
     sheet = Image.new("RGB", (width, tops[-1] - 2 * GAP + MARGIN), GROUND)
     pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN, MARGIN - 4), short(title, inside, TITLE), INK, font(TITLE))
+    pen.text((MARGIN, MARGIN - 4), short(label_of(title), inside, TITLE), INK, font(TITLE))
     write(pen, (MARGIN, MARGIN + TITLE + GAP - 2), head, LINE + 2)
     if top > scale + GAP:
         _draw_scale(sheet, scale)
@@ -75,8 +76,12 @@ def draw_sheet(
     for (key, path), at in zip(rows, tops, strict=False):
         with Image.open(path) as strip:
             sheet.paste(strip, (MARGIN, at + LINE + 2))
-        write(pen, (MARGIN, at - 2), [short(key, inside, TEXT)])
+        write(pen, (MARGIN, at - 2), [short(label_of(key), inside, TEXT)])
     return sheet
+
+
+def _left_out(more: int) -> str:
+    return f"{more} more pictures are not shown here" if more > 1 else "1 more picture is not shown here"
 
 
 def _draw_scale(sheet: Image.Image, top: int) -> None:

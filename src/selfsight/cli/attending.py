@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from selfsight.cli.going_on import going_on
+from selfsight.cli.going_on import counted, going_on
 from selfsight.cli.options import DATA, Device, Limit, MaxBad, MaxPixels, Strict
 
 _MAPS = (
@@ -75,13 +75,13 @@ def attend(
 
 def _closing(out: Path, summary: Mapping[str, Any]) -> str:
     """The last line."""
-    text = f"done: {out}, {summary['pictures']} pictures, maps {', '.join(summary['maps'])}"
+    text = f"done: {out}, {counted(summary['pictures'], 'picture')}, maps {', '.join(summary['maps'])}"
     if summary["sheet"]:
         text += f"; look at {summary['sheet']}"
     if summary["films"]:
-        text += f"; {len(summary['films'])} films, first {summary['films'][0]}"
+        text += f"; {counted(len(summary['films']), 'film')}, first {summary['films'][0]}"
     if summary["outliers"]:
         text += f"; {100 * summary['outliers']:.1f} % of the tokens are outliers (--registers auto replaces them)"
     if summary["bad_images"]:
-        text += f"; {summary['bad_images']} files skipped, listed in {out / 'bad_images.jsonl'}"
+        text += f"; {counted(summary['bad_images'], 'file')} skipped, listed in {out / 'bad_images.jsonl'}"
     return text

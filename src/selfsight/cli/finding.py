@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from selfsight.cli.going_on import going_on
+from selfsight.cli.going_on import counted, going_on
 from selfsight.cli.options import Data, Device, Limit, MaxBad, MaxPixels, Strict, Workers
 
 
@@ -74,5 +74,6 @@ def _closing(out: Path, found: Mapping[str, Any]) -> str:
     rate = found["images_per_second"]
     speed = "all done before" if rate is None else f"{rate:.1f} images/s"
     empty = f", none in {found['empty']}" if found["empty"] else ""
-    text = f"done: {', '.join(found['files'])}, {found['objects']} objects in {found['images']} images{empty}, {speed}"
+    what = f"{counted(found['objects'], 'object')} in {counted(found['images'], 'image')}"
+    text = f"done: {', '.join(found['files'])}, {what}{empty}, {speed}"
     return text + skipped(bad_list_of(out))

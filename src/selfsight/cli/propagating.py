@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfsight.cli.going_on import going_on
+from selfsight.cli.going_on import counted, going_on
 from selfsight.cli.options import Device
 
 if TYPE_CHECKING:
@@ -81,7 +81,6 @@ def _table(scores: Mapping[str, Any]) -> Table:
 
 def _closing(made: Mapping[str, Any]) -> str:
     """The last line."""
-    count = len(made["objects"])
     height, width = made["grid"]
-    what = f"{count} object{'' if count == 1 else 's'} in {made['frames']} frames, seen as {height} x {width} places"
+    what = f"{counted(len(made['objects']), 'object')} in {counted(made['frames'], 'frame')}, seen as {height} x {width} places"
     return f"done: {', '.join(made['files'])}; {what}"

@@ -16,6 +16,8 @@ Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating]
 _ALIKE = 1e-5
 """Of the largest feature: differences below it are rounding."""
+_ROUNDING = 1e-6
+"""Pixels: an edge that is so near to the middle of a pixel lies on it, as it does where no quotient was rounded."""
 
 
 class Box(NamedTuple):
@@ -42,7 +44,8 @@ class Finder(ABC):
 
     @abstractmethod
     def find(self, seen: Seen, count: int) -> list[Found]:
-        """At most `count` objects, the surest first; none where there is nothing to tell apart (a picture of one colour)."""
+        """At most `count` objects, first the one that is found where one is asked for; none where there is nothing to tell apart
+        (a picture of one colour)."""
 
 
 def looked_in(seen: Seen) -> Floats:
@@ -77,7 +80,12 @@ def in_pixels(box: Box, place: tuple[float, float], size: tuple[int, int]) -> Bo
     A pixel belongs to the place in which its middle lies; the picture may end within its last places.
     """
     (high, wide), (height, width) = place, size
-    xs = (min(width, math.ceil(x * wide - 0.5)) for x in (box.left, box.right))
-    ys = (min(height, math.ceil(y * high - 0.5)) for y in (box.top, box.bottom))
+    xs = (min(width, _first_pixel(x * wide)) for x in (box.left, box.right))
+    ys = (min(height, _first_pixel(y * high)) for y in (box.top, box.bottom))
     (left, right), (top, bottom) = xs, ys
     return Box(left, top, right, bottom)
+
+
+def _first_pixel(edge: float) -> int:
+    """The first one whose middle does not lie before an edge."""
+    return math.ceil(edge - 0.5 - _ROUNDING)

@@ -64,14 +64,8 @@ class Progress:
 
     def _check(self, now: Mapping[str, Any]) -> None:
         before = self._before()
-        if before is None:
-            return
-        for name, value in now.items():
-            if before.get(name) != value:
-                raise InputError(
-                    f"{self.folder}: was begun with {name} {before.get(name)}, which is now {value}; "
-                    "remove the folder to begin anew, or give another --out"
-                )
+        if before is not None:
+            check_same(before, now, f"{self.folder}: was begun", "remove the folder to begin anew, or give another --out")
 
     def _before(self) -> dict[str, Any] | None:
         try:
@@ -85,3 +79,10 @@ class Progress:
         if not isinstance(found, dict):
             raise InputError(f"{self._manifest}: is damaged; remove the folder to begin anew, or give another --out")
         return found
+
+
+def check_same(before: Mapping[str, Any], now: Mapping[str, Any], what: str, way_out: str) -> None:
+    """`InputError` that names the first of what is `now` that was another `before`."""
+    for name, value in now.items():
+        if before.get(name) != value:
+            raise InputError(f"{what} with {name} {before.get(name)}, which is now {value}; {way_out}")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from selfsight.attention.naming import label_of
 from selfsight.attention.objects.colours import COLOURS
 from selfsight.attention.objects.looking import Row, mask_of
 from selfsight.data.sheet import GAP, GROUND, INK, LINE, MARGIN, TEXT, TITLE, Bytes, font, short, write
@@ -26,27 +27,27 @@ class Drawn(NamedTuple):
 
 
 def objects_sheet(found: Sequence[Drawn], title: str, note: str) -> Image.Image:
-    """Six pictures a line, the objects of each in colours with their boxes and scores, the surest first."""
+    """Six pictures a line, the objects of each in colours with their boxes and scores, in order."""
     lines = -(-len(found) // _ACROSS)
     width = 2 * MARGIN + min(_ACROSS, max(3, len(found))) * (_CELL + GAP) - GAP
     step, top = _CELL + 2 * LINE + 2 * GAP, MARGIN + TITLE + 2 * GAP + LINE + GAP
     sheet = Image.new("RGB", (width, top + lines * step - GAP + MARGIN), GROUND)
     pen = ImageDraw.Draw(sheet)
     inside = width - 2 * MARGIN
-    pen.text((MARGIN, MARGIN - 4), short(title, inside, TITLE), INK, font(TITLE))
+    pen.text((MARGIN, MARGIN - 4), short(label_of(title), inside, TITLE), INK, font(TITLE))
     write(pen, (MARGIN, MARGIN + TITLE + GAP - 2), [short(note, inside, TEXT)])
     for number, each in enumerate(found):
         left, y = MARGIN + number % _ACROSS * (_CELL + GAP), top + number // _ACROSS * step
         picture = drawn(each.picture, each.row, _CELL)
         sheet.paste(picture, (left + (_CELL - picture.width) // 2, y + (_CELL - picture.height) // 2))
-        pen.text((left, y + _CELL + 3), short(each.row["key"], _CELL, TEXT), INK, font(TEXT))
+        pen.text((left, y + _CELL + 3), short(label_of(each.row["key"]), _CELL, TEXT), INK, font(TEXT))
         scores = "  ".join(f"{each['score']:.2f}" for each in each.row["objects"])
         write(pen, (left, y + _CELL + 3 + LINE), [short(scores or "no object", _CELL, TEXT)])
     return sheet
 
 
 def drawn(picture: Bytes, row: Row, side: int) -> Image.Image:
-    """A picture within a square, its objects laid on it in their colours, the surest above, and its boxes."""
+    """A picture within a square, its objects laid on it in their colours, the first above, and its boxes."""
     scale = side / max(picture.shape[:2])
     size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
     values = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS), dtype=np.float32).copy()

@@ -142,7 +142,8 @@ class TokenCut(Finder):
     MaskCut does (section 3.2 of Wang et al. 2023, CutLER).
 
     As there, a side that holds three corners of the picture is background, and the other one is taken. An object after the first
-    must lie further apart from the rest than a cut at random does. The score is 1 minus half the normalised cut around it.
+    must lie further apart from the rest than a cut at random does. Objects stand in the order of the cuts. The score is 1 minus
+    half the normalised cut around one, so that a later one may have a higher score.
     """
 
     def __init__(self, tau: float = TAU, eps: float = EPS) -> None:
@@ -163,7 +164,7 @@ class TokenCut(Finder):
                 break
             found.append(Found(mask, box_of(mask), score))
             free &= ~mask
-        return sorted(found, key=lambda each: -each.score)
+        return found
 
 
 def _cut_out(whole: Graph, free: Bools, *, first: bool) -> Bools | None:

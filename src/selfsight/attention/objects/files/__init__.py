@@ -18,7 +18,8 @@ FORMS: dict[str, Form] = {"coco": Coco(), "yolo": Yolo(), "yolo-seg": YoloSegmen
 
 
 def form_and_place(out: str | Path, format: str | None) -> tuple[Form, Path]:
-    """What to write, and where: by the `format`, or by the ending of `out`. `InputError` where it cannot be."""
+    """What to write, and where: by the `format`, or by the ending of `out`. `InputError` where it cannot be, or where something
+    else is."""
     if format is not None and format not in FORMS:
         raise ConfigError(f"--format: no format '{format}'. {nearest(format, FORMS)}")
     is_json = Path(out).suffix.lower() == ".json"
@@ -29,9 +30,12 @@ def form_and_place(out: str | Path, format: str | None) -> tuple[Form, Path]:
     if form.folder == is_json:
         raise InputError(f"--out {out}: --format {format} writes a {'folder' if form.folder else 'file that ends in .json'}")
     if not form.folder:
-        return form, place_for_file(out)
+        path = place_for_file(out)
+        if path.is_file() and path.stat().st_size and form.about(path) is None:
+            raise InputError(f"--out {out}: is there already and not of objects; give another --out")
+        return form, path
     path = place_for_folder(out)
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and any(path.iterdir()) and form.about(path) is None:
         raise InputError(f"--out {out}: is not empty; expected a new folder")
     return form, path
 

@@ -29,6 +29,18 @@ class Form(ABC):
     def write(self, rows: Rows, source: Source, about: Mapping[str, Any], path: Path) -> None:
         """Write the file or the folder `path`. `about` says how the objects were found."""
 
+    def about(self, path: Path) -> dict[str, Any] | None:
+        """What `path` says of how its objects were found; None where nothing is there, or what something else has made."""
+        try:
+            found = self._told(path)
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) and "method" in found else None
+
+    @abstractmethod
+    def _told(self, path: Path) -> Any:
+        """What `write` was told; `OSError` or `ValueError` where that is not to be read."""
+
 
 def place_of(key: str, ending: str | None = None) -> PurePosixPath:
     """Where the file for an image stands within a folder: its key with another `ending`, and without what would lead outside."""

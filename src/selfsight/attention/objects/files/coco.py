@@ -12,6 +12,8 @@ from selfsight.attention.objects.files.base import CATEGORY, Form, Rows
 from selfsight.attention.objects.looking import Row
 from selfsight.data.sources import Source
 
+_LONGEST = 2**20
+
 
 class Coco(Form):
     """What pycocotools loads. The file is written image by image, so that many of them need no memory."""
@@ -29,6 +31,12 @@ class Coco(Form):
             file.write('],\n"annotations": [')
             _write_list(file, annotations)
             file.write("]}\n")
+
+    def _told(self, path: Path) -> Any:
+        """All of it stands in the first line, which in the files of others may be everything."""
+        with path.open(encoding="utf-8") as file:
+            first = file.readline(_LONGEST)
+        return json.loads(first.rstrip(",\n") + "}").get("info")
 
 
 def _image(row: Row) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from selfsight.runs import write_json_atomic
 
 
 class Masks(Form):
-    """`KEY.png` for every image: 0 is no object, 1 the surest one, in the colours of DAVIS, as `propagate` takes them.
+    """`KEY.png` for every image: 0 is no object, 1 the first one, in the colours of DAVIS, as `propagate` takes them.
     `objects.json` says how they were found."""
 
     folder = True
@@ -32,9 +33,12 @@ class Masks(Form):
             image.putpalette(palette().tobytes())
             image.save(at)
 
+    def _told(self, path: Path) -> Any:
+        return json.loads((path / "objects.json").read_text(encoding="utf-8"))
+
 
 def _numbered(row: Row) -> Ids:
-    """[height, width]; where refined masks overlap, the surer object is above."""
+    """[height, width]; where refined masks overlap, the earlier object is above."""
     numbers = np.zeros((row["height"], row["width"]), dtype=np.uint8)
     for number, each in reversed(list(enumerate(row["objects"], 1))):
         numbers[mask_of(each)] = number

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from PIL import Image, UnidentifiedImageError
+
 from selfsight.attention.objects.files.base import CATEGORY, Form, Rows, place_of
 from selfsight.attention.objects.looking import Row, mask_of
 from selfsight.attention.objects.outline import outline
+from selfsight.data.decode import decode
 from selfsight.data.sources import Source
-from selfsight.data.sources.contents import IMAGES
+
+_ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
+"""Of the formats that YOLO programs read."""
 
 
 class Yolo(Form):
@@ -29,13 +35,16 @@ class Yolo(Form):
             place = place_of(row["key"], ".txt")
             labels = _opened(path / "labels" / place)
             labels.write_text("".join(f"0 {self.line(row, each)}\n" for each in row["objects"]), encoding="utf-8")
-            ending = Path(row["key"]).suffix
-            name = place.with_suffix(ending if ending.lower() in IMAGES else ".jpg").name
-            _add_image(_opened(path / "images" / place.with_name(name)), source, row)
+            _add_image(_opened(path / "images" / place), source, row)
         told = "".join(f"# {name}: {json.dumps(value)}\n" for name, value in about.items())
         # Without `path` the folder of this file is meant; "." would be the one where the program is started.
         lines = f"train: images\nval: images\nnames:\n  0: {CATEGORY}\n"
         (path / "data.yaml").write_text(told + lines, encoding="utf-8")
+
+    def _told(self, path: Path) -> Any:
+        lines = (path / "data.yaml").read_text(encoding="utf-8").splitlines()
+        told = (line[2:].partition(": ") for line in lines if line.startswith("# "))
+        return {name: json.loads(value) for name, _, value in told}
 
     def line(self, row: Row, each: Row) -> str:
         """What follows the class."""
@@ -60,9 +69,25 @@ def _opened(path: Path) -> Path:
     return path
 
 
-def _add_image(at: Path, source: Source, row: Row) -> None:
-    original = Path(source.location) / row["key"]
+def _add_image(label: Path, source: Source, row: Row) -> None:
+    """The image beside its `label`, with an ending that says what it is, which a key in a shard, a table or a video may not."""
+    original, ending = Path(source.location) / row["key"], Path(row["key"]).suffix
     if original.is_file():
-        at.symlink_to(original.resolve())
-    else:
-        at.write_bytes(source.image_bytes(row["sample"]))
+        label.with_suffix(ending).symlink_to(original.resolve())
+        return
+    content = source.image_bytes(row["sample"])
+    known = _format_of(content)
+    if known is None:  # a frame of a video, or what only this program reads
+        decode(content).save(label.with_suffix(".png"))
+        return
+    right = Image.registered_extensions().get(ending.lower()) == known
+    label.with_suffix(ending if right else _ENDINGS[known]).write_bytes(content)
+
+
+def _format_of(content: bytes) -> str | None:
+    """The format of an image, if it is one that YOLO programs read."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return image.format if image.format in _ENDINGS else None
+    except UnidentifiedImageError:
+        return None
