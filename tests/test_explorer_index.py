@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
+from PIL import Image
 
 import pictures
 from selfsight import metrics
@@ -24,6 +26,7 @@ from selfsight.errors import InputError, SelfsightError
 from selfsight.explorer.indexing import Reading, indexed
 from selfsight.explorer.places import Places, filled, trained
 from selfsight.runs import alone
+from selfsight.synth.surfaces import draw, sample
 
 VIT = "random/vit_w32_d2_p8_h2?size=32"
 
@@ -112,6 +115,36 @@ def test_eight_bits_find_what_all_of_them_find(spread: float) -> None:
         shares.append(np.mean([near.image in exact or best[near.image, column] > level - 0.004 for near in found]))
         assert max(abs(near.similarity - best[near.image, column]) for near in found) < 0.012
     assert np.mean(shares) > 0.97
+
+
+def test_images_in_the_order_of_their_kinds_are_found_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blank images come first: their features alone do not tell how far those of the others reach."""
+    monkeypatch.setenv("SELFSIGHT_CACHE", str(tmp_path / "cache"))
+    data = tmp_path / "photos"
+    data.mkdir()
+    for number in range(160):
+        grey = np.full((32, 32, 3), 128 + number % 4, dtype=np.uint8)
+        image = Image.fromarray(grey) if number < 80 else draw(sample(0, number, 32))[0]
+        image.save(data / f"{number:04d}.png")
+    source = open_source(data)
+    eyes = Eyes(load_encoder(VIT))
+    places = indexed(eyes, source, reading([])).places
+    exact = metrics.normalize(np.concatenate([eyes(decode(source.image_bytes(index))).patches for index in range(160)]))
+    first = trained(exact[: 16 * 16])
+    learnt_at_first = Places(filled(first, first.sa_encode(exact)), places.grids, places.summaries)
+    queries = exact[80 * 16 :: 37]
+    assert recall(places, exact, queries) > 0.95
+    assert recall(learnt_at_first, exact, queries) < 0.6
+
+
+def recall(places: Places, exact: npt.NDArray[np.float32], queries: npt.NDArray[np.float32]) -> float:
+    """Of the ten images found for each query, which share is among the ten most alike, or behind them by a thousandth at most."""
+    best = np.maximum.reduceat(exact @ queries.T, places.starts[:-1])
+    shares = []
+    for column, query in enumerate(queries):
+        level = np.sort(best[:, column])[-10] - 0.001
+        shares.append(np.mean([best[near.image, column] >= level for near in places.like_place(query, 10)]))
+    return float(np.mean(shares))
 
 
 def test_many_alike_places_of_one_image_do_not_hide_the_others() -> None:

@@ -23,6 +23,7 @@ from safetensors.numpy import save_file
 
 from selfsight import metrics
 from selfsight.attention.seeing import Eyes
+from selfsight.data.loader import read_picture
 from selfsight.data.sources import BadImage, Source, absolute
 from selfsight.data.windows import Window, image_windows
 from selfsight.encoders.features import none_readable
@@ -31,9 +32,12 @@ from selfsight.explorer.places import Places, filled, trained
 from selfsight.retrieval.store import state_of
 from selfsight.runs import alone, cache_folder, remove_folder, write_atomic
 
-FORMAT = 1
+FORMAT = 2
 BATCH = 16
 """Images that are seen at once. Between two parts lie as many, or four times as many where their shapes differ."""
+SAMPLE = 64
+"""Images from which it is learnt how numbers become bytes."""
+_TRAINED = "trained.faiss"
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -114,6 +118,8 @@ def _parts(at: Path, eyes: Eyes, source: Source, reading: Reading) -> list[_Part
         return parts
     if start:
         reading.say(f"{spec}: {start} of {len(source)} images were indexed before")
+    elif len(source) > BATCH:
+        _learn(at, eyes, source)
     windows = image_windows(source, eyes.prepare, batch_size=BATCH, workers=reading.workers, read=eyes.encoder.read, start=start)
     for window in windows:
         part = _Part(window.stop, _seen(window, eyes, reading.device, at), window.bad)
@@ -144,12 +150,26 @@ def _seen(window: Window, eyes: Eyes, device: torch.device, at: Path) -> Arrays:
     }
 
 
+def _learn(at: Path, eyes: Eyes, source: Source) -> None:
+    """Make codes for images that lie evenly apart: the first ones of a set in order are often of one kind, and the range of their
+    features is not that of all."""
+    chosen = np.unique(np.linspace(0, len(source) - 1, SAMPLE).round().astype(int))
+    pictures = (read_picture(source, index, eyes.encoder.read) for index in chosen.tolist())
+    patches = [eyes(picture).patches for picture in pictures if not isinstance(picture, BadImage)]
+    finite = [each for each in patches if np.isfinite(each).all()]
+    if finite:
+        _keep_engine(at, metrics.normalize(np.concatenate(finite)))
+
+
 def _engine(at: Path, unit: npt.NDArray[np.float32]) -> Any:
-    """What makes codes: learnt from the first places that there are, and the same from then on."""
-    path = at / "trained.faiss"
-    if not path.is_file():
-        write_atomic(path, lambda temporary: faiss.write_index(trained(unit), str(temporary)))
-    return faiss.read_index(str(path))
+    """What makes codes; where none of a sample could be read, learnt from the first places that there are."""
+    if not (at / _TRAINED).is_file():
+        _keep_engine(at, unit)
+    return faiss.read_index(str(at / _TRAINED))
+
+
+def _keep_engine(at: Path, unit: npt.NDArray[np.float32]) -> None:
+    write_atomic(at / _TRAINED, lambda temporary: faiss.write_index(trained(unit), str(temporary)))
 
 
 def _save(part: _Part, path: Path) -> None:
@@ -169,7 +189,7 @@ def _kept(at: Path, total: int) -> list[_Part]:
                 parts.append(_Part(int(told["stop"]), arrays, bad))
         except (SafetensorError, ValueError, KeyError, TypeError):
             break
-    return parts if (at / "trained.faiss").is_file() or not any(part.arrays for part in parts) else []
+    return parts if (at / _TRAINED).is_file() or not any(part.arrays for part in parts) else []
 
 
 def _joined(parts: list[_Part], at: Path, source: Source) -> Indexed:
@@ -180,5 +200,5 @@ def _joined(parts: list[_Part], at: Path, source: Source) -> Indexed:
     codes, grids, summaries, samples = (
         np.concatenate([arrays[name] for arrays in full]) for name in ("codes", "grids", "summaries", "samples")
     )
-    engine = filled(faiss.read_index(str(at / "trained.faiss")), codes)
+    engine = filled(faiss.read_index(str(at / _TRAINED)), codes)
     return Indexed(Places(engine, grids, summaries), samples, bad)
