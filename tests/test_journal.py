@@ -30,7 +30,7 @@ def hook(event, args):
     if event == "open" and os.path.basename(os.path.dirname(str(args[0]))) == "looks" and args[1] == "a":
         seen.append(args)
         if len(seen) == 6:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.NAME)
 sys.addaudithook(hook)
 """
 
@@ -70,13 +70,26 @@ def before(spec: str, count: int) -> str:
     return f"segmentation, {spec}: {count} pictures from the cache"
 
 
+def compared(written: Written, out: Path, stopped_by: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, with a signal while the second encoder looks."""
+    options = ["--tasks", "segmentation", "--masks", str(written.masks), "--no-images", "--out", str(out)]
+    words = ["compare", str(written.images), "--encoder", VIT, "--encoder", CNN, *options]
+    code = BETWEEN_TWO_ENCODERS.replace("NAME", stopped_by) + "from selfsight.cli import main; main()"
+    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=200, check=False)
+
+
+def test_ctrl_c_names_the_command_that_goes_on(written: Written, tmp_path: Path) -> None:
+    done = compared(written, tmp_path / "out", stopped_by="SIGINT")
+    assert done.returncode == 130, done.stderr
+    kept = "features and what was measured against masks are kept"
+    assert f"stopped by SIGINT; {kept}; go on with: selfsight compare " in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
 def test_a_killed_comparison_goes_on_where_it_was_and_ends_as_if_it_had_been_let_alone(
     eyes: dict[str, Eyes], written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ["--tasks", "segmentation", "--masks", str(written.masks), "--no-images", "--out", str(tmp_path / "out")]
-    words = ["compare", str(written.images), "--encoder", VIT, "--encoder", CNN, *options]
-    code = f"{BETWEEN_TWO_ENCODERS}\nfrom selfsight.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=200, check=False)
+    done = compared(written, tmp_path / "out", stopped_by="SIGKILL")
     assert done.returncode == -signal.SIGKILL, done.stderr
     resumed, said = measured(eyes, written)
     assert said == [before(VIT, 3), before(CNN, 2)]

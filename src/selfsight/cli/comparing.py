@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from selfsight.cli.going_on import going_on
 from selfsight.cli.options import Data, Device, MaxBad, MaxPixels, NoImages, Strict, Workers
 
 
@@ -45,7 +46,7 @@ def compare(
     from selfsight import api
     from selfsight.terminal import Terminal, compare_summary
 
-    with Terminal() as terminal:
+    with Terminal() as terminal, going_on("; features and what was measured against masks are kept;"):
         results = api.compare(
             data,
             encoder,
