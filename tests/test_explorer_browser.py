@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import io
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,15 @@ from bombs import BOMBS
 from browsers import chromium, complaints, requests, start_afresh, waiting, webdriver
 from encoded_pictures import encoded, oriented, scene
 from exploring import Server, explored, serving
+from selfsight.synth.surfaces import CLASSES, draw, sample
 
 VIT, CNN = "random/vit_w32_d2_p8_h2?size=32", "random/test_efficientnet?size=64"
+DEMO = Path(__file__).parent / "assets/demo.safetensors"
+DOCS = Path(__file__).parent.parent / "docs"
+NEAREST = (
+    "[...document.querySelectorAll('.encoder')[1].querySelectorAll('.near-place button')]"
+    ".slice(0, 8).map((button) => button.dataset.sample)"
+)
 HOSTILE = "<img src=x onerror=alert(1)>.png"
 
 
@@ -280,3 +290,30 @@ def test_a_style_in_the_markup_would_be_refused(browser: Any, server: Server) ->
     told = complaints(browser)
     assert len(told) == 1 and "Content Security Policy" in told[0]
     assert page.run("return window.broken === undefined")
+
+
+def test_a_click_on_rings_finds_rings(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo's network beside the CNN, among drawn things. `SELFSIGHT_REDRAW=1` keeps what it shows for the guide."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(DEMO, "demo.safetensors")
+    Path("surfaces").mkdir()
+    for number in range(64):
+        surface = sample(3, number, 144)
+        draw(surface)[0].save(f"surfaces/{surface.pattern}-{number:03d}.png")
+    each = [np.asarray(draw(sample(4, number, 144))[0]) for number in range(len(CLASSES))]
+    Image.fromarray(np.vstack([np.hstack(each[:4]), np.hstack(each[4:])])).save("eight.png")
+    ours = "file/demo.safetensors?arch=vit_w64_d3_p8_conv&size=144"
+    with serving(explored(ours, Path("surfaces"), with_="efficientnet-lite0")) as running:
+        page = Page(browser, running.address, 1280)
+        page.upload(tmp_path / "eight.png")
+        page.settled()
+        at = CLASSES.index("rings")
+        page.click_at(1, (at % 4 + 0.5) / 4, (at // 4 + 0.5) / 2)
+        names = sorted(path.name for path in Path("surfaces").iterdir())
+        rings = [str(number) for number, name in enumerate(names) if name.startswith("rings")]
+        page.until(f"{NEAREST}.toSorted().join() === {sorted(rings)}.join()")
+        page.until("document.getElementById('status').textContent.startsWith('answered in')")
+        page.browser.execute_async_script("setTimeout(arguments[0], 300)")
+        if os.environ.get("SELFSIGHT_REDRAW"):
+            shot = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+            shot.quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(DOCS / "explore.png", optimize=True)
