@@ -107,7 +107,7 @@ def test_train_prints_what_it_derived_and_names_skipped_files(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     assert "head.prototypes" in done.stdout
     assert "on disk" in done.stdout
-    assert "1 files skipped, first broken.jpg" in done.stdout
+    assert "1 file skipped, first broken.jpg" in done.stdout
     rows = [json.loads(line) for line in (tmp_path / "run" / "bad_images.jsonl").read_text().splitlines()]
     assert [row["key"] for row in rows] == ["broken.jpg"]
 

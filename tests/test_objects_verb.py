@@ -283,7 +283,7 @@ def test_the_closing_line(images: Path, tmp_path: Path, capsys: pytest.CaptureFi
         main(words(images, tmp_path / "o.json"))
     assert left.value.code == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert re.match(rf"done: {tmp_path}/o\.json, \d+ objects in 19 images, none in 1, [\d.]+ images/s; 1 files skipped", last)
+    assert re.match(rf"done: {tmp_path}/o\.json, \d+ objects in 19 images, none in 1, [\d.]+ images/s; 1 file skipped", last)
 
 
 @pytest.mark.parametrize("method", ["tokencut", "lost", "kmeans"])

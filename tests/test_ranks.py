@@ -272,7 +272,7 @@ def test_an_image_that_one_rank_cannot_read_leaves_the_others_of_its_batch(tmp_p
     over = {"tolerance": {"max_bad": 0.2}, "objective": {"center_momentum": 1.0}}
     code, told, error = finish(start(words(data, tmp_path / "two", 4, over)))
     assert code == 0, error
-    assert "1 files skipped" in told
+    assert "1 file skipped" in told
     assert [row["key"] for row in read_jsonl(tmp_path / "two" / "bad_images.jsonl")] == ["0002.png"]
     assert losses(tmp_path / "two") == pytest.approx(one, abs=1e-4)
 

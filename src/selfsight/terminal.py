@@ -205,7 +205,7 @@ def skipped(listed: Path) -> str:
     rows = read_jsonl(listed)
     if not rows:
         return ""
-    return f"; {len(rows)} files skipped, first {rows[0]['key']} ({rows[0]['reason']}), all in {listed}"
+    return f"; {len(rows)} file{'s' * (len(rows) > 1)} skipped, first {rows[0]['key']} ({rows[0]['reason']}), all in {listed}"
 
 
 def _duration(seconds: float) -> str:

@@ -191,5 +191,5 @@ def _count(number: int, noun: str) -> str:
 
 def _done(found: Mapping[str, Any]) -> str:
     bad = found["bad_images"]
-    skipped = f"; {len(bad)} files skipped, first {bad[0]['key']} ({bad[0]['reason']})" if bad else ""
+    skipped = f"; {len(bad)} file{'s' * (len(bad) > 1)} skipped, first {bad[0]['key']} ({bad[0]['reason']})" if bad else ""
     return f"done: {', '.join(found['files']) or 'nothing written'}{skipped}"
