@@ -53,7 +53,7 @@ def first_steps(data: Path, out: Path, *settings: str, backbone: str | None = "v
             "Lower objective.teacher_temperature",
         ),
         (["objective.center_momentum=1"], "the teacher gave all images one prototype", "Lower objective.center_momentum"),
-        (["optimizer.learning_rate=1"], "the mean loss", "Lower optimizer.learning_rate"),
+        (["optimizer.learning_rate=3"], "the mean loss", "Lower optimizer.learning_rate"),
     ],
     ids=["teacher temperature 1", "no centring", "rate far too high"],
 )

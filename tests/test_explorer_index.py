@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import faiss
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -35,7 +36,7 @@ def reading(said: list[str]) -> Reading:
     return Reading(torch.device("cpu"), 0, lambda what, done, total: said.append(f"{done}/{total}"), said.append)
 
 
-def test_an_interrupted_index_goes_on_and_a_whole_one_is_not_made_again(tmp_path: Path) -> None:
+def test_an_interrupted_index_goes_on_and_a_whole_one_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_source(pictures.folder(tmp_path / "photos", 40, labelled=False))
     eyes = Eyes(load_encoder(VIT))
     said: list[str] = []
@@ -53,6 +54,12 @@ def test_an_interrupted_index_goes_on_and_a_whole_one_is_not_made_again(tmp_path
     vector = eyes(decode(source.image_bytes(7))).patches[5]
     assert first.places.like_place(vector, 5) == again.places.like_place(vector, 5)
     assert first.places.like_place(vector, 1)[0][:2] == (7, (1, 1))
+    monkeypatch.setenv("SELFSIGHT_CACHE", str(tmp_path / "elsewhere"))
+    at_once = indexed(eyes, source, reading([]))
+    np.testing.assert_array_equal(
+        faiss.vector_to_array(first.places.engine.codes), faiss.vector_to_array(at_once.places.engine.codes)
+    )
+    np.testing.assert_array_equal(first.places.summaries, at_once.places.summaries)
 
 
 def test_a_damaged_part_and_a_changed_image_are_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,7 @@ def _with_index(eyes: Eyes, album: Album, reading: Reading) -> Onlooker:
     found = indexed(eyes, album.source, reading)
     if found.bad:
         worst = found.bad[0]
-        reading.say(f"{len(found.bad)} images cannot be read and are left out, first {worst.key} ({worst.reason})")
+        reading.say(f"left out, as not to be read: {len(found.bad)}, first {worst.key} ({worst.reason})")
     onlooker = Onlooker(eyes, reading.device, album, found)
     reading.say(f"{eyes.encoder.spec}: {onlooker.about()['memory']}")
     return onlooker

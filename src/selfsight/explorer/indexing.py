@@ -114,7 +114,7 @@ def _parts(at: Path, eyes: Eyes, source: Source, reading: Reading) -> list[_Part
     start = parts[-1].stop if parts else 0
     spec = eyes.encoder.spec
     if start == len(source):
-        reading.say(f"{spec}: index of {len(source)} images from {at.parent}")
+        reading.say(f"{spec}: index of {len(source)} image{'s' * (len(source) > 1)} from {at.parent}")
         return parts
     if start:
         reading.say(f"{spec}: {start} of {len(source)} images were indexed before")

@@ -35,7 +35,9 @@ class Onlooker:
         memory = None
         if self.found is not None:
             places = self.found.places
-            memory = f"{len(places):,} images, {places.count:,} places, {readable(places.bytes)} in memory"
+            memory = (
+                f"{len(places):,} image{'s' * (len(places) > 1)}, {places.count:,} places, {readable(places.bytes)} in memory"
+            )
         return {
             "spec": encoder.spec,
             "kind": {"vit": "ViT", "cnn": "CNN"}.get(encoder.kind, encoder.kind),

@@ -258,7 +258,7 @@ async function start() {
   panels = about.encoders.map((facts, index) => new Panel(facts, index));
   byId("encoders").append(...panels.map((panel) => panel.root));
   byId("encoders").classList.toggle("one", panels.length === 1);
-  const images = about.data && `${about.data.images.toLocaleString("en")} images of ${about.data.name}`;
+  const images = about.data && `${about.data.images.toLocaleString("en")} image${about.data.images === 1 ? "" : "s"} of ${about.data.name}`;
   byId("about").textContent = [about.encoders.map((each) => each.spec).join(" beside "), images].filter(Boolean).join(" · ");
   byId("notes").replaceChildren(...about.notes.map((text) => make("li", { textContent: text })));
   listen();
