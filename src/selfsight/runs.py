@@ -40,8 +40,7 @@ def write_atomic(path: Path, write: Callable[[Path], None], needed: int = 0, kep
         temporary = Path(name)
         try:
             write(temporary)
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
+            _sync(temporary, os.O_RDWR)
             umask = os.umask(0)
             os.umask(umask)
             temporary.chmod(0o666 & ~umask)
@@ -56,11 +55,15 @@ def write_atomic(path: Path, write: Callable[[Path], None], needed: int = 0, kep
 def _sync_names(folder: Path) -> None:
     """A rename is on the disk only when its folder is."""
     if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        _sync(folder, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager
