@@ -46,6 +46,12 @@ def typed(command: str, capsys: pytest.CaptureFixture[str]) -> str:
     return shown.out
 
 
+def left(command: str, printed: str, place: Path) -> bool:
+    """Whether a command has made what its `--out` names, and said so."""
+    (out,) = re.findall(r"--out (\S+)", command)
+    return (place / out).exists() and out in printed.replace("\n", "")
+
+
 def executed(blocks: Sequence[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
     """The lines that blocks of Python print, each in a namespace of its own, in this process."""
     for code in blocks:

@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +18,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from selfsight import api
-from selfsight.errors import DiskFullError, NonFiniteError, WeightsError
+from selfsight import api, runs
+from selfsight.errors import DiskFullError, InputError, NonFiniteError, WeightsError
 from selfsight.runs import RunFolder, append_jsonl, read_jsonl, write_json_atomic
 from selfsight.ssl.network import _lerp_by
 from selfsight.synth.drawing import draw_dataset
@@ -437,3 +438,14 @@ def test_the_teacher_moves_by_a_weight_on_the_device_as_by_a_number() -> None:
     assert all(torch.equal(a, b) for a, b in zip(ours, before, strict=True))
     _lerp_by(ours, theirs, torch.tensor(0.25))
     torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, in which nobody can make a file")
+def test_a_place_where_nothing_can_be_written_is_told_in_a_line() -> None:
+    for place in (runs.place_for_file, runs.place_for_folder):
+        with pytest.raises(
+            InputError, match=r"^--out /proc/new/out: nothing can be written in /proc \(.+\); give another"
+        ):
+            place("/proc/new/out")
+    with pytest.raises(InputError, match="--out /proc/out: nothing can be written in /proc"), runs.alone(Path("/proc/out")):
+        pass

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import pictures
-from guides import Guide, started
+from guides import Guide, left, started
 from selfsight import api
 from selfsight.ssl.objectives import OBJECTIVES
 from selfsight.ssl.recipes import RECIPES, Facts, as_tree
@@ -29,7 +29,7 @@ def test_its_commands_run(command: str, tmp_path: Path, environment_of: dict[str
         api.train(tmp_path / "photos", tmp_path / name, backbone="vit_w32_d1_p8", epochs=1, set={"batch_size": 8, "workers": 0})
     quick = command.replace("--minutes 60", "--epochs 1 --backbone vit_w32_d1_p8 --set batch_size=8")
     quick = quick.replace("--minutes 30", "--epochs 1 --limit 8 --set views.global_size=64 --set views.local_size=32")
-    started(quick, tmp_path, environment_of)
+    assert left(command, started(quick, tmp_path, environment_of), tmp_path)
 
 
 def test_its_figures_are_those_of_the_recipes() -> None:

@@ -100,6 +100,11 @@ def readable(count: float) -> str:
     return f"{count:.1f} GiB"
 
 
+def counted(number: int, what: str) -> str:
+    """`1 picture`, `2 pictures`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def remove_folder(path: Path) -> None:
     """A folder with all that is in it, if there is one."""
     if path.is_dir():
@@ -187,8 +192,12 @@ def alone(out: Path) -> Iterator[None]:
         yield
         return
     path = out.with_name(f".{out.name}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = path.open("w")
+    except OSError as error:
+        raise _unwritable(out, path.parent, error) from None
+    with held as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -209,7 +218,7 @@ def place_for_file(out: str | Path) -> Path:
     path = Path(out)
     if path.is_dir():
         raise InputError(f"--out {out}: is a folder; expected a file to write")
-    _refuse_file_above(path)
+    _check_folder(path.parent, path)
     return path
 
 
@@ -218,14 +227,24 @@ def place_for_folder(out: str | Path) -> Path:
     path = Path(out)
     if path.is_file():
         raise InputError(f"--out {out}: is a file; expected a folder")
-    _refuse_file_above(path)
+    _check_folder(path, path)
     return path
 
 
-def _refuse_file_above(path: Path) -> None:
-    above = next((parent for parent in path.parents if parent.exists()), None)
-    if above is not None and not above.is_dir():
-        raise InputError(f"--out {path}: {above} is a file; expected a folder there")
+def _check_folder(folder: Path, out: Path) -> None:
+    """`InputError` where no file of `out` can be made in a folder that is there or would be."""
+    there = next((each for each in (folder, *folder.parents) if each.exists()), Path())
+    if not there.is_dir():
+        raise InputError(f"--out {out}: {there} is a file; expected a folder there")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise _unwritable(out, there, error) from None
+
+
+def _unwritable(out: Path, folder: Path, error: OSError) -> InputError:
+    return InputError(f"--out {out}: nothing can be written in {folder} ({error.strerror}); give another place")
 
 
 class RunFolder:

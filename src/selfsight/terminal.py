@@ -16,7 +16,7 @@ from selfsight.checkup import Finding
 from selfsight.comparison.verdict import sentence
 from selfsight.device import leads
 from selfsight.results import FLOOR, Results, Segmentation
-from selfsight.runs import RunFolder, read_jsonl
+from selfsight.runs import RunFolder, counted, read_jsonl
 from selfsight.ssl.estimate import Estimate
 from selfsight.ssl.recipes import Derived
 from selfsight.ssl.settings import TrainSettings
@@ -205,7 +205,7 @@ def skipped(listed: Path) -> str:
     rows = read_jsonl(listed)
     if not rows:
         return ""
-    return f"; {len(rows)} file{'s' * (len(rows) > 1)} skipped, first {rows[0]['key']} ({rows[0]['reason']}), all in {listed}"
+    return f"; {counted(len(rows), 'file')} skipped, first {rows[0]['key']} ({rows[0]['reason']}), all in {listed}"
 
 
 def _duration(seconds: float) -> str:

@@ -18,12 +18,12 @@ from selfsight.attention.inputs import Input, opened
 from selfsight.attention.kinds import Asked
 from selfsight.attention.looking import Gaze
 from selfsight.attention.output import FILMS, OutputFolder, checked_formats
-from selfsight.attention.placing import check_outside, check_writable
+from selfsight.attention.placing import check_outside
 from selfsight.attention.seeing import Eyes
 from selfsight.attention.tiling import TiledGaze
 from selfsight.data.sources import absolute
 from selfsight.data.sources.video_frames import import_av
-from selfsight.data.tolerance import BadImages
+from selfsight.data.tolerance import BadImages, Tolerance
 from selfsight.encoders import Encoder, load_encoder
 from selfsight.errors import ConfigError, InputError
 from selfsight.runs import alone, place_for_folder
@@ -70,7 +70,6 @@ def attend(
     """
     watch = watch or Silent()
     path, on = place_for_folder(out), devices.resolve(device)
-    check_writable(path)
     bearing = tolerance(strict, max_bad)
     at = _checked(query, mass, registers, rows)
     loaded = _loaded(encoder, max_pixels, watch)
@@ -91,15 +90,21 @@ def attend(
         folder = OutputFolder(path, manifest)
         loaded.to(on)
         work = Drawing(given, loaded, gaze, folder, names, Asked(mass), at, registers == "auto", rows)
-        resumed = len(folder)
-        if resumed:
-            watch.say(f"{out}: goes on after {resumed} of {len(given.source)} pictures")
-        folder.begin()
-        bad = BadImages(folder.bad_images, bearing, len(given.source), given.source.location, given.source.rejected)
-        bad.add(given.source.rejected, 0)
-        work.run(bad, watch)
-        made = work.finish(watch)
-    return {"pictures": len(folder), "resumed": resumed, "bad_images": len(bad), "maps": names, "formats": formats, **made}
+        return _drawn(work, bearing, watch) | {"maps": names, "formats": formats}
+
+
+def _drawn(work: Drawing, bearing: Tolerance, watch: Watch) -> dict[str, Any]:
+    """What the summary says of the pictures."""
+    folder, source = work.folder, work.given.source
+    resumed = len(folder)
+    if resumed:
+        watch.say(f"{folder.path}: goes on after {resumed} of {len(source)} pictures")
+    folder.begin()
+    bad = BadImages(folder.bad_images, bearing, len(source), source.location, source.rejected)
+    bad.add(source.rejected, 0)
+    work.run(bad, watch)
+    made = work.finish(watch)
+    return {"pictures": len(folder), "resumed": resumed, "bad_images": len(bad), **made}
 
 
 def _checked(query: str | tuple[float, float] | None, mass: float, registers: str, rows: int) -> tuple[float, float] | None:

@@ -25,6 +25,8 @@ from selfsight.evaluate import TASKS
 from selfsight.reporting import render
 from selfsight.results import Results
 
+_LISTS = "the images have lists of labels, which are not compared yet: they count as images without labels"
+
 
 def compare(
     data: str | Path,
@@ -70,20 +72,16 @@ def compare(
     source = open_source(data)
     machine = Machine(str(devices.resolve(device)), workers, batch_size, watch.say, watch.advance, bearing, max_pixels)
     folder = Path(out)
-    lists = ("the images have lists of labels, which are not compared yet: they count as images without labels",)
-    notes = (*notes, *(lists if source.label_sets is not None else ()))
+    if source.label_sets is not None:
+        watch.say(f"{data}: {_LISTS}")
+        notes = (*notes, _LISTS)
     about = About(title or Path(source.location).stem, tuple(notes), images)
-    for note in lists if source.label_sets is not None else ():
-        watch.say(f"{data}: {note}")
     if source.labels is None:
         if test is not None:
             raise DataError(f"{data}: has no labels, so --test has nothing to judge; expected a sub-folder for each class")
         if group_by is not None:
             raise DataError(f"{data}: has no labels, so there is nothing to split by --group-by; leave it out")
-        if limit is not None and 0 < limit < len(source):
-            # Not the first N: those would all be of the first folders.
-            source = Subset(source, np.sort(np.random.default_rng(seed).permutation(len(source))[:limit]))
-        source = first(source, limit)
+        source = _some(source, limit, seed)
         results = run_labelfree(plan, source, folder, machine, about, _masks(plan, source, masks, mask_limit))
     else:
         if not plan.tasks:
@@ -94,6 +92,13 @@ def compare(
         results = run_comparison(plan, parts, folder, machine, about, _masks(plan, parts.test, masks, mask_limit))
     render(folder, images=images)
     return results
+
+
+def _some(source: Source, limit: int | None, seed: int) -> Source:
+    """At most `limit` of its images; not the first ones, which would all be of the first folders."""
+    if limit is not None and 0 < limit < len(source):
+        return Subset(source, np.sort(np.random.default_rng(seed).permutation(len(source))[:limit]))
+    return first(source, limit)
 
 
 def _check_masks(plan: Plan, masks: str | Path | None, limit: int) -> None:

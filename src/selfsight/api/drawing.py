@@ -21,7 +21,7 @@ from selfsight.attention.output import FILMS, OutputFolder
 from selfsight.attention.strips import draw_sheet
 from selfsight.attention.tiling import TiledGaze
 from selfsight.data.decode import Picture
-from selfsight.data.loader import read_picture
+from selfsight.data.loader import evenly_apart, read_picture
 from selfsight.data.sources import BadImage
 from selfsight.data.tolerance import BadImages
 from selfsight.encoders import Encoder
@@ -114,9 +114,9 @@ class Drawing:
 
     def _fitted(self, watch: Watch) -> Components | None:
         """Components of pictures that lie evenly apart; kept for whoever goes on. None where none of them can be read."""
-        chosen = np.unique(np.linspace(0, len(self.given.source) - 1, min(_SAMPLE, len(self.given.source))).astype(int))
+        chosen = evenly_apart(len(self.given.source), _SAMPLE)
         sample = []
-        for number, index in enumerate(chosen.tolist(), 1):
+        for number, index in enumerate(chosen, 1):
             found = self._seen(index)
             if not isinstance(found, BadImage):
                 sample.append(_thinned(found[2]))

@@ -20,7 +20,7 @@ from selfsight.attention.objects.looking import REFINEMENTS, Looking
 from selfsight.attention.objects.progress import Progress, check_same
 from selfsight.attention.objects.sheet import SHOWN, Drawn, objects_sheet
 from selfsight.attention.objects.threshold import MASS, Threshold
-from selfsight.attention.placing import check_outside, check_writable
+from selfsight.attention.placing import check_outside
 from selfsight.attention.seeing import Eyes
 from selfsight.data.decode import Picture
 from selfsight.data.loader import read_picture
@@ -77,7 +77,6 @@ def objects(
     """
     watch = watch or Silent()
     form, path = form_and_place(out, format)
-    check_writable(path)
     sheet_path = None if sheet is None else _place_for_sheet(sheet)
     finder = _finder(method, mass, count, refine)
     bearing = tolerance(strict, max_bad)

@@ -14,7 +14,7 @@ from selfsight import device as devices
 from selfsight.api.tracked import Tracked
 from selfsight.api.watch import Silent, Watch
 from selfsight.attention.overlays import Pixels, overlaid, write_film
-from selfsight.attention.placing import check_outside, check_writable
+from selfsight.attention.placing import check_outside
 from selfsight.attention.propagation import Frame, Ids, Propagation, Rule, label_map, one_hot
 from selfsight.attention.seeing import Eyes
 from selfsight.data.clips import Clip, open_clip
@@ -70,7 +70,6 @@ def propagate(
     watch = watch or Silent()
     rule = Rule(top, radius, context).checked()
     path = place_for_folder(out)
-    check_writable(path)
     check_outside(path, str(video))
     with closing(open_clip(video)) as clip:
         start = _Start(Path(mask), *read_first_ids(Path(mask)))

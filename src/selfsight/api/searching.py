@@ -82,14 +82,8 @@ def search(
             *_write_sheet(path, sheet),
             *_write_bad(path, bad),
         ]
-    return {
-        "images": len(held),
-        "exact": held.exact,
-        "results": results,
-        "measure": measured,
-        "bad_images": _told(bad),
-        "files": [str(file) for file in files],
-    }
+    told = {"images": len(held), "exact": held.exact, "results": results, "measure": measured, "bad_images": _told(bad)}
+    return told | {"files": [str(file) for file in files]}
 
 
 def duplicates(

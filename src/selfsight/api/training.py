@@ -248,12 +248,9 @@ def plan_training(
         over |= {"guide": guide.spec.absolute}
     on = devices.resolve(str(over.get("device", "auto")))
     look = look_at(source, on.type != "cpu", cores, _decode_settings(over))
-    section = over.get("backbone")
-    name = section.get("name") if isinstance(section, Mapping) else None
-    if name is not None and not isinstance(name, str):
-        raise ConfigError(f"backbone.name: expected a name. Got {name!r}.")
     asked = over.get("batch_size")
     facts = look.facts._replace(batch=asked if isinstance(asked, int) and asked > 0 else None, learns=learns)
+    name = _network(over)
     rows = RECIPES[recipe](facts, name if initial is None else initial.name)
     if facts.batch is not None:
         rows = replacing(rows, [Derived("batch_size", facts.batch, "given")])
@@ -262,10 +259,7 @@ def plan_training(
     rows = replacing(rows, [] if guide is None else guide.rows())
     derived = with_domain(rows, _domain(over, named_tree, file_tree, file), look.facts.channels)
     tree = as_tree(derived) | {"recipe": recipe, "data": absolute(source.location), "images": len(source)}
-    tree["workers"] = usual_workers(on, cores)
-    # Torch's threads wait for each other in every operation: sharing a core with a worker slows all of them down.
-    tree["threads"] = max(1, cores - int(tree["workers"])) if on.type == "cpu" else None
-    tree = config.merge(tree, over)
+    tree = config.merge(tree | _shared_out(on, cores), over)
     if tree.get("epochs") is None and tree.get("minutes") is None:
         tree["epochs"] = DEFAULT_EPOCHS
     settings = config.build(TrainSettings, tree, str(file or "settings"))
@@ -274,6 +268,22 @@ def plan_training(
         derived = [initial.checked(settings), *derived]
     values = settings.model_dump(mode="json")
     return settings, [d for d in derived if _at(values, d.key) == d.value], look.bad
+
+
+def _network(over: Mapping[str, Any]) -> str | None:
+    """The network that was asked for by name."""
+    section = over.get("backbone")
+    name = section.get("name") if isinstance(section, Mapping) else None
+    if name is not None and not isinstance(name, str):
+        raise ConfigError(f"backbone.name: expected a name. Got {name!r}.")
+    return name
+
+
+def _shared_out(on: torch.device, cores: int) -> dict[str, int | None]:
+    """Cores for workers and for torch, whose threads wait for each other in every operation: sharing a core with a worker slows
+    all of them down."""
+    workers = usual_workers(on, cores)
+    return {"workers": workers, "threads": max(1, cores - workers) if on.type == "cpu" else None}
 
 
 def _check_encoders(recipe: str, over: Mapping[str, Any]) -> None:

@@ -3,20 +3,9 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from selfsight.errors import InputError
-
-
-def check_writable(path: Path, option: str = "--out") -> None:
-    """`InputError`, before any work, where no file can be made in the folder that is to hold `path`."""
-    folder = next((parent for parent in path.absolute().parents if parent.is_dir()), Path("/"))
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(f"{option} {path}: nothing can be written in {folder} ({error.strerror}); give another place") from None
 
 
 def check_outside(path: Path, location: str, option: str = "--out") -> None:

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from selfsight.cli.going_on import counted, going_on
+from selfsight.cli.going_on import going_on
 from selfsight.cli.options import DATA, Device, Limit, MaxBad, MaxPixels, Strict
+from selfsight.runs import counted
 
 _MAPS = (
     "attention, heads, mask, rollout, registers, point, similarity, pca, component, norm, outliers; with commas. "

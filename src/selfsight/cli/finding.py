@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from selfsight.cli.going_on import counted, going_on
+from selfsight.cli.going_on import going_on
 from selfsight.cli.options import Data, Device, Limit, MaxBad, MaxPixels, Strict, Workers
+from selfsight.runs import counted
 
 
 def objects(

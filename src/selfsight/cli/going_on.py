@@ -1,4 +1,4 @@
-"""What verbs have in common whose same command goes on with interrupted work: how they end, and the words in which they count."""
+"""What verbs have in common whose same command goes on with interrupted work."""
 
 from __future__ import annotations
 
@@ -24,8 +24,3 @@ def going_on(kept: str) -> Iterator[None]:
         except (Asked, Interrupted) as by:
             told = str(by) + ";" if isinstance(by, Interrupted) else f"stopped by {by.name}{kept}"
             raise Interrupted(by.number, f"{told} go on with: {shlex.join(['selfsight', *sys.argv[1:]])}") from None
-
-
-def counted(number: int, what: str) -> str:
-    """`1 picture`, `2 pictures`."""
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfsight.cli.going_on import counted, going_on
+from selfsight.cli.going_on import going_on
 from selfsight.cli.options import Device
+from selfsight.runs import counted
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfsight.cli.options import DATA, Device, MaxBad, MaxPixels, Strict, Workers
+from selfsight.runs import counted
 
 if TYPE_CHECKING:
     from selfsight.terminal import Terminal
@@ -160,10 +161,10 @@ def duplicates_summary(found: Mapping[str, Any], data: str, data2: str | None, a
         of = f"image of {data2} has a twin in {data}" if data2 else f"two images of {data} are twins"
         return [f"no {of} at a cosine of {above:g} or more{highest}"]
     same = f", {found['identical']} of them copies to the byte" if found["identical"] is not None else ""
-    lines = [f"{_count(found['pairs'], 'pair')} of cosine {above:g} or more in {_count(found['groups'], 'group')}{same}"]
+    lines = [f"{counted(found['pairs'], 'pair')} of cosine {above:g} or more in {counted(found['groups'], 'group')}{same}"]
     lines.append(_leak(found, data, data2) if data2 else _repeats(found, data))
     if found["labels_differ"]:
-        lines.append(f"{_count(found['labels_differ'], 'pair')} with different labels: at most one label of each is right")
+        lines.append(f"{counted(found['labels_differ'], 'pair')} with different labels: at most one label of each is right")
     if found["share_of_pairs"] > _TELLS_LITTLE:
         share = f"{found['share_of_pairs']:.1f} % of all pairs are as alike"
         lines.append(f"{share}: to this encoder {above:g} tells little; look at the sheet and give a higher --above")
@@ -185,11 +186,7 @@ def _repeats(found: Mapping[str, Any], data: str) -> str:
     )
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def _done(found: Mapping[str, Any]) -> str:
     bad = found["bad_images"]
-    skipped = f"; {len(bad)} file{'s' * (len(bad) > 1)} skipped, first {bad[0]['key']} ({bad[0]['reason']})" if bad else ""
+    skipped = f"; {counted(len(bad), 'file')} skipped, first {bad[0]['key']} ({bad[0]['reason']})" if bad else ""
     return f"done: {', '.join(found['files']) or 'nothing written'}{skipped}"

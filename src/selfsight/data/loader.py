@@ -167,6 +167,12 @@ def read_picture(source: Source, index: int, settings: DecodeSettings) -> Pictur
     return _attempt(source, index, lambda data: decode_channels(data, settings))
 
 
+def evenly_apart(count: int, most: int) -> list[int]:
+    """Numbers of at most so many of `count` samples, from the first to the last, for what is learnt from some of a set: of a set
+    in order the first ones are often of one kind."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int)).tolist()
+
+
 def _attempt(source: Source, index: int, read: Callable[[bytes], T]) -> T | BadImage:
     try:
         return read(source.image_bytes(index))

@@ -23,14 +23,14 @@ from safetensors.numpy import save_file
 
 from selfsight import metrics
 from selfsight.attention.seeing import Eyes
-from selfsight.data.loader import read_picture
+from selfsight.data.loader import evenly_apart, read_picture
 from selfsight.data.sources import BadImage, Source, absolute
 from selfsight.data.windows import Window, image_windows
 from selfsight.encoders.features import none_readable
 from selfsight.errors import InputError, SelfsightError
 from selfsight.explorer.places import Places, filled, trained
 from selfsight.retrieval.store import state_of
-from selfsight.runs import alone, cache_folder, remove_folder, write_atomic
+from selfsight.runs import alone, cache_folder, counted, remove_folder, write_atomic
 
 FORMAT = 2
 BATCH = 16
@@ -114,7 +114,7 @@ def _parts(at: Path, eyes: Eyes, source: Source, reading: Reading) -> list[_Part
     start = parts[-1].stop if parts else 0
     spec = eyes.encoder.spec
     if start == len(source):
-        reading.say(f"{spec}: index of {len(source)} image{'s' * (len(source) > 1)} from {at.parent}")
+        reading.say(f"{spec}: index of {counted(len(source), 'image')} from {at.parent}")
         return parts
     if start:
         reading.say(f"{spec}: {start} of {len(source)} images were indexed before")
@@ -151,10 +151,8 @@ def _seen(window: Window, eyes: Eyes, device: torch.device, at: Path) -> Arrays:
 
 
 def _learn(at: Path, eyes: Eyes, source: Source) -> None:
-    """Make codes for images that lie evenly apart: the first ones of a set in order are often of one kind, and the range of their
-    features is not that of all."""
-    chosen = np.unique(np.linspace(0, len(source) - 1, SAMPLE).round().astype(int))
-    pictures = (read_picture(source, index, eyes.encoder.read) for index in chosen.tolist())
+    """Make codes for images that lie evenly apart, so that the range of their features is that of all."""
+    pictures = (read_picture(source, index, eyes.encoder.read) for index in evenly_apart(len(source), SAMPLE))
     patches = [eyes(picture).patches for picture in pictures if not isinstance(picture, BadImage)]
     finite = [each for each in patches if np.isfinite(each).all()]
     if finite:
