@@ -443,9 +443,7 @@ def test_the_teacher_moves_by_a_weight_on_the_device_as_by_a_number() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, in which nobody can make a file")
 def test_a_place_where_nothing_can_be_written_is_told_in_a_line() -> None:
     for place in (runs.place_for_file, runs.place_for_folder):
-        with pytest.raises(
-            InputError, match=r"^--out /proc/new/out: nothing can be written in /proc \(.+\); give another"
-        ):
+        with pytest.raises(InputError, match=r"^--out /proc/new/out: nothing can be written in /proc \(.+\); give another"):
             place("/proc/new/out")
     with pytest.raises(InputError, match="--out /proc/out: nothing can be written in /proc"), runs.alone(Path("/proc/out")):
         pass
