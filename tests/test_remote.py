@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import io
 import multiprocessing
 import os
@@ -19,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from leaks import held, no_more
 from pictures import tar
 from selfsight.data.decode import decode
 from selfsight.data.loader import read_image, view_batches
@@ -311,7 +311,7 @@ def test_a_holder_that_makes_no_progress_is_not_waited_for_without_end(server: F
     [file] = described(server, "a.tar")
     part = cache._path(file).with_suffix(".part")
     part.parent.mkdir()
-    with part.open("wb") as held, shard_cache._locked(held, 1.0), pytest.raises(OSError, match="makes no progress"):
+    with part.open("wb") as locked, shard_cache._locked(locked, 1.0), pytest.raises(OSError, match="makes no progress"):
         cache.open(file)
 
 
@@ -445,21 +445,15 @@ def test_reading_leaves_no_file_and_no_connection_open(tmp_path: Path) -> None:
     with serving(shards(tmp_path, [2, 2])) as server:
         location = f"{server.address}/train-{{000..001}}.tar?cache_gb=1e-9"
         levels(open_source(location))  # the thread of fsspec starts once
-        gc.collect()
         time.sleep(0.2)
-        before = open_files(), threading.active_count()
+        before = held()
         for _ in range(3):
             source = open_source(location)
             server.drops = 3
             levels(source)
             source.expect(np.arange(4))
             del source
-        gc.collect()
-        wait(lambda: open_files() <= before[0] and threading.active_count() <= before[1])
-
-
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+        wait(lambda: no_more(before))
 
 
 # --- S3 -------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ import json
 import pickle
 import random
 import tarfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import webdataset
 from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_iterator
 
+from leaks import held, no_more
 from pictures import tar
 from selfsight.data.decode import decode
 from selfsight.data.loader import read_image, view_batches
@@ -512,18 +512,15 @@ def test_a_source_is_pickled_without_its_samples(tmp_path: Path) -> None:
 def test_reading_leaves_no_file_open_and_no_thread(tmp_path: Path) -> None:
     shards(tmp_path, [3, 3])
     (tmp_path / "train-001.tar").write_bytes(b"no tar")
-    before = open_files(), threading.active_count()
+    before = held()
     source = open_source(tmp_path)
-    held = open_files()  # the index
+    opened = held()
+    assert no_more(before, files=2)  # the index
     for _ in range(20):
         levels(source)
-    assert open_files() == held <= before[0] + 2
+    assert no_more(opened)
     del source
-    assert (open_files(), threading.active_count()) == before
-
-
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+    assert no_more(before)
 
 
 def test_json_stays_out_of_the_index(tmp_path: Path) -> None:

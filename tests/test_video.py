@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 import torch
 
 from films import BAR, BITS, HEIGHT, decoded, film, number_in, numbered
+from leaks import held, no_more
 from selfsight.data.decode import decode
 from selfsight.data.loader import read_image, view_batches
 from selfsight.data.sources import BadImage, Source, first, open_source
@@ -418,14 +418,10 @@ def test_reading_leaves_no_file_open_and_no_thread(tmp_path: Path) -> None:
     root = clips(tmp_path / "set", [f"{n}.mp4" for n in range(8)], 6)
     (root / "bad.mp4").write_bytes(b"no video")
     numbers(open_source(root))
-    before = open_files(), threading.active_count()
+    before = held()
     for _ in range(3):
         source = open_source(f"{root}?every=2")
         numbers(source)
-        assert open_files() <= before[0] + 2 + 4  # the index, the decoders
+        assert no_more(before, files=2 + 4)  # the index, the decoders
         del source
-    assert (open_files(), threading.active_count()) == before
-
-
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+    assert no_more(before)
