@@ -15,9 +15,9 @@ from PIL import Image
 import pictures
 import selfsight
 from selfsight.cli import main
-from selfsight.data.sheet import fitted
 from selfsight.data.sources import open_source
 from selfsight.errors import ConfigError, DataError
+from selfsight.sheets import fitted
 
 VIT = "random/vit_w32_d1_p8?size=32&pool=mean"
 COUNT = 18

@@ -22,7 +22,6 @@ from selfsight import metrics, neighbours
 from selfsight.api import Silent
 from selfsight.cli import main
 from selfsight.data.decode import DecodeSettings
-from selfsight.data.sheet import fitted
 from selfsight.data.sources import open_source
 from selfsight.data.sources.folder import FolderSource
 from selfsight.errors import ConfigError, DataError
@@ -30,6 +29,7 @@ from selfsight.retrieval import Index, Origin, kept_index
 from selfsight.retrieval.features_file import Gathered
 from selfsight.retrieval.sheet import QUERY
 from selfsight.retrieval.store import state_of
+from selfsight.sheets import fitted
 
 VIT = "random/vit_w32_d1_p8?size=32"
 COUNT = 24

@@ -21,11 +21,12 @@ from selfsight.api.viewing import wait_share
 from selfsight.cli import main
 from selfsight.data.loader import open_sample, view_batches
 from selfsight.data.presets import PUBLISHED, small
-from selfsight.data.sheet import MAX_WIDTH, changes, described, draw_sheet, fitted, sheet_row, wrapped
+from selfsight.data.sheet import MAX_WIDTH, changes, described, draw_sheet, sheet_row
 from selfsight.data.sources import Source, open_source
 from selfsight.data.timing import stage_seconds, worker_speed
 from selfsight.data.views import ViewSettings, draw_photometry, view_uniforms
 from selfsight.errors import ConfigError, DataError
+from selfsight.sheets import fitted, wrapped
 from selfsight.ssl.settings import TrainSettings
 
 CPU = torch.device("cpu")

@@ -107,7 +107,13 @@ def _check_keys(model: type[BaseModel], values: Mapping[str, Any], where: str, p
         if key not in model.model_fields:
             raise ConfigError(f"{where}: no setting '{prefix}{key}'. {nearest(str(key), model.model_fields)}")
         inner = _model_of(model.model_fields[key], value, where, f"{prefix}{key}")
-        if inner is not None and isinstance(value, Mapping):
+        if inner is None or not isinstance(value, Mapping):
+            continue
+        if typing.get_origin(model.model_fields[key].annotation) is dict:
+            for name, one in value.items():
+                if isinstance(one, Mapping):
+                    _check_keys(inner, one, where, f"{prefix}{key}.{name}.")
+        else:
             _check_keys(inner, value, where, f"{prefix}{key}.")
 
 

@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw
 from selfsight.attention.colouring import heat
 from selfsight.attention.kinds import MAPS
 from selfsight.data.decode import Picture
-from selfsight.data.sheet import GROUND, rgb
+from selfsight.data.sheet import rgb
+from selfsight.sheets import GROUND
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from selfsight.attention.colouring import heat
 from selfsight.attention.kinds import MAPS
 from selfsight.attention.naming import label_of
-from selfsight.data.sheet import GAP, GROUND, INK, LINE, MARGIN, TEXT, TITLE, font, short, wrapped, write
+from selfsight.sheets import GAP, GROUND, INK, LINE, MARGIN, TEXT, TITLE, font, short, wrapped, write
 
 CELL = 200
 """Width of the cell in which a picture stands in a sheet, and its height at most."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from selfsight.data.decode import Pixels, UndecodableError
@@ -16,19 +14,31 @@ from selfsight.data.draws import Indices
 from selfsight.data.multicrop import finish_views, plan_views
 from selfsight.data.opening import OpenedImage
 from selfsight.data.views import Photometry, ViewSettings
-
-Bytes: TypeAlias = npt.NDArray[np.uint8]
-Place: TypeAlias = tuple[int, int]
-Colour: TypeAlias = tuple[int, int, int]
+from selfsight.sheets import (
+    BLUE,
+    GAP,
+    GROUND,
+    INK,
+    LINE,
+    MARGIN,
+    TEXT,
+    TITLE,
+    VERMILION,
+    Bytes,
+    Colour,
+    Place,
+    fitted,
+    font,
+    short,
+    wrapped,
+    write,
+)
 
 MAX_WIDTH, _MIN_WIDTH = 2400, 800
 _GLOBAL, _LOCAL = 224, 104
 """About how large views are shown; smaller ones by a whole multiple of their pixels."""
-GAP, MARGIN, _FRAME = 10, 24, 3
-TEXT, LINE, TITLE = 13, 16, 22
-GROUND, INK, PALE = (228, 228, 228), (24, 24, 24), (84, 84, 84)
-_GLOBAL_COLOURS: tuple[Colour, Colour] = ((213, 94, 0), (0, 114, 178))
-"""Vermilion and blue of Okabe and Ito, which the colour-blind tell apart."""
+_FRAME = 3
+_GLOBAL_COLOURS: tuple[Colour, Colour] = (VERMILION, BLUE)
 
 
 class SheetRow(NamedTuple):
@@ -111,18 +121,6 @@ def changes(draws: Photometry, row: int = 0) -> list[str]:
     return [words for words, done in found.items() if done] or ["stains" if draws.stain[row].any() else "unchanged"]
 
 
-def wrapped(parts: Sequence[str], width: int, between: str = ", ") -> list[str]:
-    """Lines of parts that are not cut; a part that is too long has a line of its own."""
-    lines: list[str] = []
-    for part in parts:
-        longer = f"{lines[-1]}{between}{part}" if lines else part
-        if lines and font(TEXT).getlength(longer) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(part)
-    return lines
-
-
 class _Layout:
     """Where everything of a row stands, in pixels of the sheet."""
 
@@ -191,14 +189,6 @@ def _boxed(picture: Image.Image, row: SheetRow, count: int) -> Image.Image:
     return picture
 
 
-def fitted(image: Bytes, height: int, aspect: float = 1.5) -> Image.Image:
-    """An image within `height` and `aspect` times that in width; a small one enlarged by a whole number."""
-    scale = min(height / image.shape[0], aspect * height / image.shape[1])
-    scale = float(int(scale)) if scale >= 1 else scale
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    return Image.fromarray(image).resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS)
-
-
 def _resized(view: Bytes, size: int) -> Image.Image:
     how = Image.Resampling.NEAREST if size >= len(view) else Image.Resampling.LANCZOS
     return Image.fromarray(view).resize((size, size), how)
@@ -223,23 +213,3 @@ def rgb(pixels: Pixels) -> Bytes:
     elif channels == 2:
         pixels = np.concatenate([pixels, np.zeros_like(pixels[:, :, :1])], axis=2)
     return np.clip(np.rint(pixels[:, :, :3]), 0, 255).astype(np.uint8)
-
-
-def write(pen: ImageDraw.ImageDraw, at: Place, lines: Sequence[str], step: int = LINE) -> None:
-    for number, line in enumerate(lines):
-        pen.text((at[0], at[1] + number * step), line, PALE, font(TEXT))
-
-
-def short(text: str, width: int, size: int) -> str:
-    """The end of a text that is too long, which is where names differ; letters that the font lacks without their accents."""
-    text = unicodedata.normalize("NFKD", text)
-    text = "".join(c if c.isascii() else "?" for c in text if not unicodedata.combining(c))
-    if font(size).getlength(text) <= width:
-        return text
-    while text and font(size).getlength("..." + text) > width:
-        text = text[1:]
-    return "..." + text
-
-
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)

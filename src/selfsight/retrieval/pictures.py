@@ -11,9 +11,10 @@ from PIL import Image
 from selfsight.data.decode import DecodeSettings, Picture, decode
 from selfsight.data.loader import read_picture
 from selfsight.data.multichannel import decode_channels
-from selfsight.data.sheet import fitted, rgb
+from selfsight.data.sheet import rgb
 from selfsight.data.sources import BadImage, Source
 from selfsight.retrieval.index import by_key
+from selfsight.sheets import fitted
 
 
 class Pictures:

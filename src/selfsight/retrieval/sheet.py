@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from selfsight.data.sheet import GAP, GROUND, INK, LINE, MARGIN, TEXT, TITLE, Place, font, short, wrapped, write
+from selfsight.sheets import GAP, GROUND, INK, LINE, MARGIN, TEXT, TITLE, Place, font, short, wrapped, write
 
 CELL, QUERY = 128, 176
 """Sides of the squares in which pictures stand."""

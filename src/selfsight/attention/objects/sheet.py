@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from selfsight.attention.naming import label_of
 from selfsight.attention.objects.colours import COLOURS
 from selfsight.attention.objects.looking import Row, mask_of
-from selfsight.data.sheet import GAP, GROUND, INK, LINE, MARGIN, TEXT, TITLE, Bytes, font, short, write
+from selfsight.sheets import GAP, GROUND, INK, LINE, MARGIN, TEXT, TITLE, Bytes, font, short, write
 
 SHOWN = 24
 _ACROSS, _CELL = 6, 256

@@ -1,0 +1,165 @@
+"""What a user writes: classes, their assets, and how each factor is spread in training and where it leaves that range.
+
+::
+
+    name: parts on a bench
+    size: 128                                   # pixels, or [width, height]
+    classes:
+      bolt: {assets: cutouts/bolt}              # a folder, files, or built-in ones
+      nut: {assets: [shape/hexagon], factors: {hue: 40}}
+    factors:
+      size: {uniform: [0.3, 0.6]}
+      background: photos
+    shift:                                      # a split each, in which this factor alone is another
+      size: {uniform: [0.1, 0.2]}
+      light: {dark: 0.3, glaring: 3}
+
+Files are relative to the spec. `selfsight.synth.factors` lists the factors, `selfsight.synth.distributions` the ways to spread
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from selfsight.config import Settings
+from selfsight.synth.distributions import KINDS, Distribution, Spread, spread
+from selfsight.synth.factors import FACTORS
+
+OTHERS = "others"
+"""A shift that gives an object what the other classes have."""
+PAIRED = "test"
+"""The split whose scenes those of a shift are but for one factor."""
+
+
+def _listed(given: Any) -> Any:
+    return [given] if isinstance(given, str) else given
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+
+
+def _levels(given: Any) -> Any:
+    """One distribution, or several by name, as levels by name ('' for a single one)."""
+    several = isinstance(given, Mapping) and given and not set(given) & set(KINDS)
+    levels = given if several else {"": given}
+    return {str(name): value if value == OTHERS else spread(value) for name, value in levels.items()}
+
+
+def _square(given: Any) -> Any:
+    return (given, given) if isinstance(given, int) else given
+
+
+Levels = Annotated[dict[str, Any], BeforeValidator(_levels)]
+
+
+class ClassSpec(Settings):
+    """A class of labelled objects: what draws them, and factors that are spread in a way of its own."""
+
+    assets: Names
+    factors: dict[str, Distribution] = Field({})
+
+    @field_validator("assets")
+    @classmethod
+    def _some(cls, assets: tuple[str, ...]) -> tuple[str, ...]:
+        if not assets:
+            raise ValueError("expected one asset at least")
+        return assets
+
+
+class SynthSpec(Settings):
+    """A set of pictures. `mixed` lets each object draw its own class, so that a picture has no label of its own."""
+
+    name: str
+    size: Annotated[tuple[int, int], BeforeValidator(_square)] = (128, 128)
+    backend: str = "composite"
+    classes: dict[str, ClassSpec]
+    mixed: bool = False
+    distractors: Names = ()
+    factors: dict[str, Distribution] = Field({})
+    splits: dict[str, float] = Field({"train": 1.0, "test": 0.25}, description="pictures of a split for each one asked for")
+    shift: dict[str, Levels] = Field({})
+    shift_assets: dict[str, dict[str, Names]] = Field({}, description="splits with other assets: name, then assets of each class")
+
+    @model_validator(mode="after")
+    def _possible(self) -> SynthSpec:
+        if not self.classes:
+            raise ValueError("expected one class at least in 'classes'")
+        if not all(8 <= side <= 8192 for side in self.size):
+            raise ValueError(f"size: expected 8 to 8192 pixels a side, got {list(self.size)}")
+        if self.shifts() and PAIRED not in self.splits:
+            raise ValueError(f"splits: expected '{PAIRED}', of which the scenes of a shift are copies but for one factor")
+        if not self.splits or min(self.splits.values()) <= 0:
+            raise ValueError(f"splits: expected shares above 0, such as train: 1.0, got {self.splits}")
+        for name in self.classes:
+            if not name.strip(". ") or set(name) & set('/\\:*?"<>|') or not name.isprintable():
+                raise ValueError(f"classes: expected names that can be folders, got {name!r}")
+        for split in self.splits:
+            if not split.replace("_", "").replace("-", "").isalnum():
+                raise ValueError(f"splits: expected a name of letters, digits, - and _, got '{split}'")
+        return self
+
+    def of(self, factor: str, name: str | None) -> Spread:
+        """How a factor is spread in training for objects of class `name`, None for the picture and things of no class."""
+        own = self.classes[name].factors if name is not None else {}
+        return own.get(factor) or self.factors.get(factor) or FACTORS[factor].usual
+
+    def in_training(self, factor: str) -> list[Spread]:
+        """How a factor is spread in training, once for each way that there is."""
+        ways = [self.of(factor, name) for name in self.classes] if FACTORS[factor].of == "object" else [self.of(factor, None)]
+        return [way for number, way in enumerate(ways) if way not in ways[:number]]
+
+    def shifts(self) -> dict[str, tuple[str, Any]]:
+        """Split names, and the factor and distribution (or `others`, or assets by class) of each."""
+        named = {
+            ".".join(["shift", factor, *([level] if level else [])]): (factor, there)
+            for factor, levels in self.shift.items()
+            for level, there in levels.items()
+        }
+        return named | {f"shift.asset.{name}": ("asset", assets) for name, assets in self.shift_assets.items()}
+
+    def varied(self) -> dict[str, list[Any]]:
+        """Factors that are not always the same in training, with their range there, [low, high] or values."""
+        found: dict[str, list[Any]] = {}
+        for factor in FACTORS:
+            if factor == "asset":
+                continue
+            ways = self.in_training(factor)
+            values = [value for way in ways for value in way.span()]
+            if len(set(values)) > 1:
+                numbers = not all(way.discrete for way in ways)
+                found[factor] = [min(values), max(values)] if numbers else list(dict.fromkeys(values))
+        return found
+
+
+def dumped(spec: SynthSpec) -> dict[str, Any]:
+    """The spec as plain values, which `build` reads back."""
+    values = spec.model_dump(mode="json", exclude={"shift"})
+    values["shift"] = {
+        factor: levels[""] if list(levels) == [""] else levels
+        for factor, levels in (
+            (factor, {level: there if there == OTHERS else there.shorthand() for level, there in levels.items()})
+            for factor, levels in spec.shift.items()
+        )
+    }
+    return values
+
+
+def written(spec: SynthSpec) -> str:
+    """The spec as YAML."""
+    return yaml.safe_dump(dumped(spec), sort_keys=False, allow_unicode=True)
+
+
+def described(spec: SynthSpec) -> Iterator[tuple[str, str, str]]:
+    """(factor, how it is spread in training, where else) of every factor that a spec names or that varies; for `--dry-run`."""
+    shifts = spec.shifts()
+    named = {*spec.factors, *(f for given in spec.classes.values() for f in given.factors), *spec.shift, *spec.varied()}
+    for factor in FACTORS:
+        if factor in named:
+            here = "; ".join(way.text() for way in spec.in_training(factor))
+            there = [(split, way) for split, (shifted, way) in shifts.items() if shifted == factor]
+            yield factor, here, "; ".join(f"{split}: {way if way == OTHERS else way.text()}" for split, way in there)
