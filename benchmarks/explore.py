@@ -35,7 +35,7 @@ import numpy.typing as npt
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from selfsight.synth.surfaces import draw, sample
+from selfsight.synthesis.surfaces import draw, sample
 
 IMAGES, SIDE, PICTURES = 2000, 224, 8
 WIDTH, PLACES = 384, 196

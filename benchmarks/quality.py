@@ -46,7 +46,7 @@ from selfsight.encoders.preprocess import Preprocess, plain_crop
 from selfsight.models.backbones import Backbone
 from selfsight.ssl.learner import initial_backbone
 from selfsight.ssl.settings import TrainSettings
-from selfsight.synth.drawing import draw_dataset
+from selfsight.synthesis.drawing import draw_dataset
 
 EPOCHS, BATCH = 10, 64
 DRAWN = {"train": 3000, "test": 800}

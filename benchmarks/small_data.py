@@ -17,7 +17,7 @@ from pathlib import Path
 
 import selfsight
 from selfsight import config
-from selfsight.synth.drawing import draw_dataset
+from selfsight.synthesis.drawing import draw_dataset
 
 TEST, SIDE = 800, 48
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from selfsight.synth.surfaces import CLASSES, draw, sample
+from selfsight.synthesis.surfaces import CLASSES, draw, sample
 
 
 def folder(path: Path, count: int, *, labelled: bool = True, seed: int = 0, size: int = 32, classes: int = len(CLASSES)) -> Path:

@@ -22,7 +22,7 @@ import pictures
 from guides import DOCS, Guide, executed, typed
 from selfsight import api
 from selfsight.models.backbones import BackboneSettings, build_backbone
-from selfsight.synth.surfaces import draw, sample
+from selfsight.synthesis.surfaces import draw, sample
 
 GUIDE = Guide("attention")
 ASSETS = Path(__file__).parent / "assets"

@@ -15,7 +15,7 @@ from selfsight.errors import ConfigError, InputError
 from selfsight.runs import RunFolder, read_jsonl
 from selfsight.ssl.changing import MAY_CHANGE
 from selfsight.ssl.settings import TrainSettings
-from selfsight.synth.drawing import draw_dataset
+from selfsight.synthesis.drawing import draw_dataset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

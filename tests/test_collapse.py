@@ -12,8 +12,8 @@ import torch
 from selfsight import api
 from selfsight.errors import CollapseError
 from selfsight.ssl.health import ONE_POINT, CollapseWatch, feature_signs
-from selfsight.synth.drawing import draw_dataset
-from selfsight.synth.surfaces import draw, sample
+from selfsight.synthesis.drawing import draw_dataset
+from selfsight.synthesis.surfaces import draw, sample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = 200

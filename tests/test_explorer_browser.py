@@ -19,7 +19,7 @@ from bombs import BOMBS
 from browsers import chromium, complaints, requests, start_afresh, waiting, webdriver
 from encoded_pictures import encoded, oriented, scene
 from exploring import Server, explored, serving
-from selfsight.synth.surfaces import CLASSES, draw, sample
+from selfsight.synthesis.surfaces import CLASSES, draw, sample
 
 VIT, CNN = "random/vit_w32_d2_p8_h2?size=32", "random/test_efficientnet?size=64"
 DEMO = Path(__file__).parent / "assets/demo.safetensors"

@@ -27,7 +27,7 @@ from selfsight.errors import InputError, SelfsightError
 from selfsight.explorer.indexing import Reading, indexed
 from selfsight.explorer.places import Places, filled, trained
 from selfsight.runs import alone
-from selfsight.synth.surfaces import draw, sample
+from selfsight.synthesis.surfaces import draw, sample
 
 VIT = "random/vit_w32_d2_p8_h2?size=32"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from selfsight import api
-from selfsight.synth.drawing import draw_dataset
+from selfsight.synthesis.drawing import draw_dataset
 from selfsight.walkthrough import SETTINGS, SIZE
 
 ASSETS = Path(__file__).parent / "assets"

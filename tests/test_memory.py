@@ -12,7 +12,7 @@ import torch
 import small_training
 from selfsight import api, config, device
 from selfsight.ssl.settings import TrainSettings
-from selfsight.synth.drawing import draw_dataset
+from selfsight.synthesis.drawing import draw_dataset
 
 LIMIT = """
 import resource, torch, selfsight.api

@@ -15,7 +15,7 @@ from selfsight.data.opening import open_image
 from selfsight.data.presets import DOMAINS, PUBLISHED, domain_changes, for_domain, small
 from selfsight.data.views import Photometry, ViewSettings, draw_photometry, view_uniforms
 from selfsight.errors import ConfigError
-from selfsight.synth.surfaces import draw, sample
+from selfsight.synthesis.surfaces import draw, sample
 
 
 @pytest.fixture(autouse=True)

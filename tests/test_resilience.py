@@ -22,7 +22,7 @@ from selfsight import api, runs
 from selfsight.errors import DiskFullError, InputError, NonFiniteError, WeightsError
 from selfsight.runs import RunFolder, append_jsonl, read_jsonl, write_json_atomic
 from selfsight.ssl.network import _lerp_by
-from selfsight.synth.drawing import draw_dataset
+from selfsight.synthesis.drawing import draw_dataset
 from small_training import differing, start, train, words
 
 EPOCHS = 50

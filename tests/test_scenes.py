@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfsight.errors import ConfigError
-from selfsight.synth.distributions import KINDS, leaves, spread
-from selfsight.synth.factors import FACTORS
-from selfsight.synth.loading import checked, load_spec
-from selfsight.synth.sampler import counts, offset, sample
-from selfsight.synth.scene import Scene
-from selfsight.synth.spec import SynthSpec, described, written
+from selfsight.synthesis.distributions import KINDS, leaves, spread
+from selfsight.synthesis.factors import FACTORS
+from selfsight.synthesis.loading import checked, load_spec
+from selfsight.synthesis.sampler import counts, offset, sample
+from selfsight.synthesis.scene import Scene
+from selfsight.synthesis.spec import SynthSpec, described, written
 
 CUES: dict[str, Any] = {
     "name": "cues",
@@ -282,4 +282,4 @@ def test_an_occluder_hides_the_share_that_it_should_of_a_disc() -> None:
 
 def test_each_split_has_its_share_and_a_shift_as_many_as_its_pair() -> None:
     assert counts(spec(splits={"train": 1, "test": 0.1}), 100) == {"train": 100, "test": 10} | dict.fromkeys(spec().shifts(), 10)
-    assert counts(spec(splits={"train": 1, "test": 0.1}, shift={}, shift_assets={}), 1) == {"train": 1, "test": 1}
+    assert counts(spec(splits={"train": 1, "val": 0.1}, shift={}, shift_assets={}), 1) == {"train": 1, "val": 1}

@@ -23,7 +23,7 @@ from selfsight.comparison.mask_outcomes import MaskOutcomes
 from selfsight.data.annotations import Annotated, Instance
 from selfsight.errors import ConfigError, DataError, InputError, WeightsError
 from selfsight.evaluate.segmentation import Things, Value, floors, kept, maps_of, own_map, values
-from selfsight.synth.drawing import draw_dataset
+from selfsight.synthesis.drawing import draw_dataset
 
 VIT, OTHER, CNN = "random/vit_w32_d1_p8?size=32", "random/vit_w32_d1_p8?size=32&seed=1", "random/resnet18?size=64"
 

@@ -12,7 +12,7 @@ from annotated import Scene, Thing
 from guides import Guide, executed, typed
 from selfsight import api, results
 from selfsight.data.annotations import ANNOTATIONS
-from selfsight.synth.drawing import draw_dataset
+from selfsight.synthesis.drawing import draw_dataset
 
 GUIDE = Guide("segmentation")
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from selfsight.data.sources import open_source
 from selfsight.manifest import decode_mask, read
-from selfsight.synth.drawing import draw_dataset
-from selfsight.synth.surfaces import CLASSES, PATTERNS, SHAPES, draw, sample
+from selfsight.synthesis.drawing import draw_dataset
+from selfsight.synthesis.surfaces import CLASSES, PATTERNS, SHAPES, draw, sample
 
 # pycocotools copies its masks in a way that NumPy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -38,7 +38,7 @@ from selfsight.ssl.optimizer import OptimizerSettings, make_optimizer
 from selfsight.ssl.saving import newest_first
 from selfsight.ssl.settings import TrainSettings
 from selfsight.ssl.step import Learner, rates_at, train_step
-from selfsight.synth.drawing import draw_dataset
+from selfsight.synthesis.drawing import draw_dataset
 
 BACKBONE = "vit_w32_d1_p8"
 SMALL = {

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         report,
         resume,
         search,
+        synth,
         train,
         views,
     )
@@ -50,6 +51,7 @@ _HOMES = {
     "report": "selfsight.api",
     "resume": "selfsight.api",
     "search": "selfsight.api",
+    "synth": "selfsight.api",
     "train": "selfsight.api",
     "views": "selfsight.api",
 }
@@ -72,6 +74,7 @@ __all__ = [
     "report",
     "resume",
     "search",
+    "synth",
     "train",
     "views",
 ]

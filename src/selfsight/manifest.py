@@ -6,6 +6,9 @@
     samples.parquet   key, path, split, label, width, height, group, one column a factor
     objects.parquet   sample (key), object, class, x, y, w, h (pixels), visible (share), mask (COCO RLE as JSON)
 
+What `synth` writes holds besides: of samples their index in the split and the paths of label pictures (instances, semantic); of
+objects the box of the whole object (full_x, full_y, full_w, full_h), asset and factors. Columns of later versions may be more.
+
 While a set is being written its rows stream to `samples.jsonl` and `objects.jsonl`; closing writes the Parquet files. An
 unclosed set is readable.
 """
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +31,7 @@ from pycocotools import mask as coco
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from selfsight.errors import DataError
-from selfsight.runs import append_jsonl, read_jsonl, write_atomic, write_json_atomic
+from selfsight.runs import append_jsonl, read_jsonl, rewrite_jsonl, write_atomic, write_json_atomic
 
 _TABLES = ("samples", "objects")
 _BUFFER = 500
@@ -75,16 +79,33 @@ def unpacked(rle: dict[str, Any]) -> npt.NDArray[np.bool_]:
 
 
 class Writer:
-    """Appends samples and objects; leaving the context without an error closes the set."""
+    """Appends samples and objects; leaving the context without an error closes the set.
 
-    def __init__(self, folder: Path, info: DatasetInfo) -> None:
-        self.folder = folder
+    With `going_on` the rows of an unclosed set in the folder stay, and `done` holds the keys of its samples; rows are then on the
+    disk as soon as they are added. `order` gives the place of a sample's key in the tables, by default that of adding.
+    """
+
+    def __init__(
+        self, folder: Path, info: DatasetInfo, *, going_on: bool = False, order: Callable[[str], int] | None = None
+    ) -> None:
+        self.folder, self._order, self._buffer = folder, order, 1 if going_on else _BUFFER
         folder.mkdir(parents=True, exist_ok=True)
-        for table in _TABLES:  # of a set drawn here before
-            for ending in ("jsonl", "parquet"):
-                (folder / f"{table}.{ending}").unlink(missing_ok=True)
+        self.done = self._kept() if going_on else frozenset()
+        if not going_on:
+            self._remove()
         write_json_atomic(folder / "dataset.json", info.model_dump(mode="json"))
-        self._rows: dict[str, list[dict[str, Any]]] = {table: [] for table in _TABLES}
+        self._rows: dict[str, list[dict[str, Any]]] = {table: [] for table in reversed(_TABLES)}  # a sample is done with its row
+
+    def _remove(self) -> None:
+        """The tables of a set drawn here before."""
+        for table in _TABLES:
+            for ending in ("jsonl", "parquet"):
+                (self.folder / f"{table}.{ending}").unlink(missing_ok=True)
+
+    def _kept(self) -> frozenset[str]:
+        done = frozenset(row["key"] for row in rewrite_jsonl(self.folder / "samples.jsonl", lambda row: True))
+        rewrite_jsonl(self.folder / "objects.jsonl", lambda row: row["sample"] in done)
+        return done
 
     def __enter__(self) -> Writer:
         return self
@@ -97,7 +118,7 @@ class Writer:
     def add(self, sample: dict[str, Any], objects: list[dict[str, Any]]) -> None:
         self._rows["samples"].append(sample)
         self._rows["objects"] += objects
-        if len(self._rows["samples"]) >= _BUFFER:
+        if len(self._rows["samples"]) >= self._buffer:
             self._flush()
 
     def _flush(self) -> None:
@@ -108,13 +129,16 @@ class Writer:
     def _close(self) -> None:
         for table in _TABLES:
             rows = read_jsonl(self.folder / f"{table}.jsonl")
+            if (order := self._order) is not None:
+                rows.sort(key=lambda row: order(row["key"] if "key" in row else row["sample"]))
             write_atomic(self.folder / f"{table}.parquet", partial(pq.write_table, pa.Table.from_pylist(rows)))
         for table in _TABLES:
             (self.folder / f"{table}.jsonl").unlink()
 
 
-def read(folder: Path) -> Manifest:
+def read(folder: str | Path) -> Manifest:
     """A set, closed or not; `DataError` where there is none or it is damaged."""
+    folder = Path(folder)
     path = folder / "dataset.json"
     try:
         info = DatasetInfo.model_validate_json(path.read_bytes())

@@ -20,6 +20,8 @@ from selfsight.runs import RunFolder, counted, read_jsonl
 from selfsight.ssl.estimate import Estimate
 from selfsight.ssl.recipes import Derived
 from selfsight.ssl.settings import TrainSettings
+from selfsight.synthesis.sampler import counts
+from selfsight.synthesis.spec import SynthSpec, described
 
 _STYLE = {"replace": "bold green", "keep": "bold blue", "undecided": "bold yellow"}
 _SHOWN = ("top1_k20", "top1", "balanced_accuracy")
@@ -159,6 +161,22 @@ def _pace(made: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         rows.append(("network", made["device"], f"{made['network_images_per_second']:.3g} images/s"))
         rows.append(("waiting for data", "a training", f"{made['wait_share']:.0%} of its time"))
     return rows
+
+
+def spread_table(terminal: Terminal, spec: SynthSpec, base: Path, count: int) -> None:
+    """What `synth` would draw, without drawing it."""
+    numbers = ", ".join(f"{split} {number}" for split, number in counts(spec, count).items())
+    width, height = spec.size
+    terminal.say(f"{spec.name}: {width} x {height} pixels by {spec.backend}: {numbers}")
+    for name, given in spec.classes.items():
+        terminal.say(f"  {name}: {counted(len(given.assets), 'asset')}, the first {given.assets[0]}")
+    terminal.say(f"files are relative to {base}")
+    table = Table()
+    for column in ("factor", "in training", "elsewhere"):
+        table.add_column(column)
+    for row in described(spec):
+        table.add_row(*map(escape, row))
+    terminal.console.print(table)
 
 
 def doctor_table(findings: Sequence[Finding]) -> None:

@@ -13,7 +13,7 @@ from selfsight.data.sources import open_source
 from selfsight.errors import InputError
 from selfsight.results import Results
 from selfsight.runs import write_json_atomic
-from selfsight.synth.drawing import draw_dataset
+from selfsight.synthesis.drawing import draw_dataset
 
 MINUTES = 3.0
 SIZE = 48

@@ -12,6 +12,7 @@ from selfsight.api.finetuning import finetune
 from selfsight.api.predicting import predict
 from selfsight.api.propagating import propagate
 from selfsight.api.searching import duplicates, search
+from selfsight.api.synthesizing import read_spec, synth
 from selfsight.api.training import resume, train
 from selfsight.api.viewing import views
 from selfsight.api.watch import Silent, Watch
@@ -29,10 +30,12 @@ __all__ = [
     "objects",
     "predict",
     "propagate",
+    "read_spec",
     "report",
     "resume",
     "search",
     "submit",
+    "synth",
     "train",
     "views",
 ]

@@ -23,6 +23,7 @@ from selfsight.cli.finetuning import finetune, predict
 from selfsight.cli.propagating import propagate
 from selfsight.cli.searching import duplicates, search
 from selfsight.cli.starting import demo, doctor, views
+from selfsight.cli.synthesizing import synth
 from selfsight.cli.training import train
 from selfsight.errors import ElsewhereError, SelfsightError
 
@@ -30,6 +31,7 @@ VERBS: dict[str, tuple[Callable[..., None], ...]] = {
     "The main job": (train, compare, report),
     "Use an encoder": (finetune, predict, embed, export, search, duplicates),
     "See what it looks at": (attend, objects, propagate, explore),
+    "Make images": (synth,),
     "Start here": (demo, views, doctor),
 }
 for _panel, _verbs in VERBS.items():

@@ -8,9 +8,9 @@ from typing import Any
 
 from selfsight.config import load
 from selfsight.errors import ConfigError, nearest
-from selfsight.synth.distributions import Integers, Spread, Value, leaves, shown
-from selfsight.synth.factors import FACTORS, Factor
-from selfsight.synth.spec import OTHERS, SynthSpec
+from selfsight.synthesis.distributions import Integers, Spread, Value, leaves, shown
+from selfsight.synthesis.factors import FACTORS, Factor
+from selfsight.synthesis.spec import OTHERS, SynthSpec
 
 
 def load_spec(path: Path | str) -> SynthSpec:

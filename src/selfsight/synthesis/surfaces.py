@@ -10,17 +10,15 @@ of its picture: of one that fills it every crop is alike, and no network need lo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-Rng: TypeAlias = np.random.Generator
+from selfsight.synthesis.patterns import PATTERNS, Floats, Rng
 
+CLASSES = tuple(PATTERNS)
 SHAPES = ("disc", "square", "triangle", "hexagon", "star", "plate")
 _OVERSAMPLE = 4
 _SPREAD = 0.8
@@ -128,61 +126,3 @@ def _scratch(pixels: Floats, x: Floats, y: Floats, rng: Rng) -> Floats:
     angle, offset = rng.uniform(0, math.pi), rng.uniform(0, size)
     distance = np.abs(x * math.cos(angle) + y * math.sin(angle) - offset)
     return pixels + rng.choice([-0.15, 0.15]) * np.exp(-(distance**2))
-
-
-def _stripes(u: Floats, v: Floats, rng: Rng) -> Floats:
-    return np.tanh(2 * np.sin(2 * math.pi * u))
-
-
-def _checks(u: Floats, v: Floats, rng: Rng) -> Floats:
-    return np.tanh(4 * np.sin(math.pi * u) * np.sin(math.pi * v))
-
-
-def _dots(u: Floats, v: Floats, rng: Rng) -> Floats:
-    row = np.round(v)
-    du, dv = u - 0.5 * (row % 2), v - row
-    du = du - np.round(du)
-    return np.tanh(8 * (0.3 - np.hypot(du, dv)))
-
-
-def _rings(u: Floats, v: Floats, rng: Rng) -> Floats:
-    return np.tanh(2 * np.sin(2 * math.pi * np.hypot(u, v)))
-
-
-def _grid(u: Floats, v: Floats, rng: Rng) -> Floats:
-    edge = np.minimum(np.abs(u - np.round(u)), np.abs(v - np.round(v)))
-    return np.tanh(12 * (0.16 - edge))
-
-
-def _zigzag(u: Floats, v: Floats, rng: Rng) -> Floats:
-    tooth = np.abs((v / 2) % 1 - 0.5) * 2
-    return np.tanh(2 * np.sin(2 * math.pi * (u + tooth)))
-
-
-def _bricks(u: Floats, v: Floats, rng: Rng) -> Floats:
-    row = np.floor(v)
-    along = u / 2 + 0.5 * (row % 2)
-    edge = np.minimum(2 * np.abs(along - np.round(along)), np.abs(v - np.round(v)))
-    return np.tanh(12 * (edge - 0.14))
-
-
-def _cells(u: Floats, v: Floats, rng: Rng) -> Floats:
-    """Walls of Voronoi cells: where the two nearest of many points are equally far."""
-    reach = max(float(np.abs(u).max()), float(np.abs(v).max())) + 1
-    points = rng.uniform(-reach, reach, (int(1.2 * (2 * reach) ** 2), 2))
-    distance = np.hypot(u[..., None] - points[:, 0], v[..., None] - points[:, 1])
-    nearest = np.partition(distance, 1, axis=-1)
-    return np.tanh(8 * (nearest[..., 1] - nearest[..., 0] - 0.18))
-
-
-PATTERNS: dict[str, Callable[[Floats, Floats, Rng], Floats]] = {
-    "bricks": _bricks,
-    "cells": _cells,
-    "checks": _checks,
-    "dots": _dots,
-    "grid": _grid,
-    "rings": _rings,
-    "stripes": _stripes,
-    "zigzag": _zigzag,
-}
-CLASSES = tuple(PATTERNS)

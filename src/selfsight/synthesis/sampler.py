@@ -12,10 +12,10 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 
-from selfsight.synth.distributions import Choice, Spread, Value
-from selfsight.synth.factors import FACTORS
-from selfsight.synth.scene import Scene, Thing
-from selfsight.synth.spec import OTHERS, PAIRED, SynthSpec
+from selfsight.synthesis.distributions import Choice, Spread, Value
+from selfsight.synthesis.factors import FACTORS
+from selfsight.synthesis.scene import Scene, Thing
+from selfsight.synthesis.spec import OTHERS, PAIRED, SynthSpec
 
 _OF = {kind: [name for name, factor in FACTORS.items() if factor.of == kind] for kind in ("picture", "object")}
 
@@ -125,4 +125,4 @@ def pair(spec: SynthSpec, split: str) -> str | None:
 def counts(spec: SynthSpec, count: int) -> Mapping[str, int]:
     """Pictures of each split where `count` are asked for; one at least, and a shift has as many as its pair."""
     number = {split: max(1, round(count * share)) for split, share in spec.splits.items()}
-    return number | dict.fromkeys(spec.shifts(), number[PAIRED])
+    return number | dict.fromkeys(spec.shifts(), number.get(PAIRED, 0))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selfsight.manifest import encode_mask
-from selfsight.synth.scene import Scene, Thing
+from selfsight.synthesis.scene import Scene, Thing
 
 LABELS = ("instances", "semantic", "boxes", "full_boxes", "visible", "depth", "normals", "keypoints", "camera")
 """What a backend may know: numbers of objects and of classes a pixel, boxes of what is seen and of the whole object, share of it

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from selfsight import __version__
 from selfsight.manifest import DatasetInfo, Writer, encode_mask
-from selfsight.synth.surfaces import CLASSES, SHAPES, Surface, draw, sample
+from selfsight.synthesis.surfaces import CLASSES, SHAPES, Surface, draw, sample
 
 # Splits draw from disjoint seeds, so that no picture is in two of them.
 _SPLIT_SEEDS = {"train": 0, "test": 1}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from selfsight.synth.distributions import Constant, Spread, Uniform, Value
+from selfsight.synthesis.distributions import Constant, Spread, Uniform, Value
 
 Kind = Literal["number", "whole", "name"]
 """What its values are. Names are built in, or files: of a folder each of its images is one value."""
@@ -53,31 +53,31 @@ FACTORS: dict[str, Factor] = {
     "size": _number("object", 0.01, 3, _spread(0.3, 0.6), "diameter of its bounding circle or sphere; 1 is the shorter side"),
     "x": _number("object", -0.5, 1.5, _spread(0.35, 0.65), "place of its centre from left (0) to right (1)"),
     "y": _number("object", -0.5, 1.5, _spread(0.35, 0.65), "place of its centre from top (0) to bottom (1)"),
-    "rotation": _number("object", -360, 360, _spread(0, 360), "degrees in the picture; in a rendered scene, about the vertical"),
+    "rotation": _number("object", -360, 720, _spread(0, 360), "degrees in the picture; in a rendered scene, about the vertical"),
     "pitch": _number("object", -180, 180, 0.0, "degrees that it leans towards the viewer"),
     "roll": _number("object", -180, 180, 0.0, "degrees that it leans sideways"),
     # Objects: surface.
     "texture": _name("object", "own", "its surface: `own`, a built-in pattern, or an image"),
     "texture_scale": _number("object", 0.02, 2, 0.25, "period of the pattern in diameters of the object"),
-    "hue": _number("object", 0, 360, _spread(0, 360), "degrees on the colour circle; of surfaces without colours of their own"),
-    "saturation": _number("object", 0, 1, 0.5, "0 is grey; of surfaces without colours of their own"),
-    "brightness": _number("object", 0, 1, 0.7, "0 is black; of surfaces without colours of their own"),
+    "hue": _number("object", -360, 720, _spread(0, 360), "degrees on the colour circle; where a surface has no own colours"),
+    "saturation": _number("object", 0, 1, 0.5, "0 is grey; where a surface has no own colours"),
+    "brightness": _number("object", 0, 1, 0.7, "0 is black; where a surface has no own colours"),
     "roughness": _number("object", 0, 1, 0.5, "0 is a mirror, 1 is chalk"),
     "metallic": _number("object", 0, 1, 0.0, "1 is a metal"),
     # The picture: how many, and what is in the way.
     "count": _whole(0, 250, 1, "labelled objects"),
     "occlusion": _number("picture", 0, 0.9, 0.0, "share of the first object that a thing of no class hides"),
-    "distractors": _whole(0, 250, 0, "things of no class"),
+    "distractors": _whole(0, 250, 0, "things of no class, which lie behind the objects"),
     "drop": _number("picture", 0, 10, 0.0, "height from which objects fall before the picture is taken; 1 is the shorter side"),
     # The picture: ground.
     "background": _name("picture", "mottled", "what lies behind: a built-in ground, or photographs"),
-    "background_hue": _number("picture", 0, 360, _spread(0, 360), "degrees on the colour circle; of built-in grounds"),
+    "background_hue": _number("picture", -360, 720, _spread(0, 360), "degrees on the colour circle; of built-in grounds"),
     "background_saturation": _number("picture", 0, 1, 0.2, "0 is grey; of built-in grounds"),
     "background_brightness": _number("picture", 0, 1, 0.5, "0 is black; of built-in grounds"),
     # The picture: light.
     "light": _number("picture", 0, 10, 1.0, "strength of all light; 1 exposes well, 2 is one stop more"),
     "lights": _whole(0, 4, 1, "lamps, spread evenly around the scene"),
-    "light_azimuth": _number("picture", -360, 360, _spread(0, 360), "degrees clockwise to where a lamp stands; 0 is above"),
+    "light_azimuth": _number("picture", -360, 720, _spread(0, 360), "degrees clockwise to where a lamp stands; 0 is above"),
     "light_elevation": _number("picture", 5, 90, 45.0, "degrees of the lamps above the ground; low ones cast long shadows"),
     "light_temperature": _number("picture", 1500, 15000, 6500.0, "colour of the lamps in kelvin; 6500 is white"),
     "ambient": _number("picture", 0, 1, 0.5, "share of the light that comes from everywhere and casts no shadow"),

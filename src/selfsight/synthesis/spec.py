@@ -14,8 +14,8 @@
       size: {uniform: [0.1, 0.2]}
       light: {dark: 0.3, glaring: 3}
 
-Files are relative to the spec. `selfsight.synth.factors` lists the factors, `selfsight.synth.distributions` the ways to spread
-them.
+Files are relative to the spec. `selfsight.synthesis.factors` lists the factors, `selfsight.synthesis.distributions` the ways to
+spread them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import yaml
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from selfsight.config import Settings
-from selfsight.synth.distributions import KINDS, Distribution, Spread, spread
-from selfsight.synth.factors import FACTORS
+from selfsight.synthesis.distributions import KINDS, Distribution, Spread, spread
+from selfsight.synthesis.factors import FACTORS
 
 OTHERS = "others"
 """A shift that gives an object what the other classes have."""
@@ -121,6 +121,21 @@ class SynthSpec(Settings):
             for level, there in levels.items()
         }
         return named | {f"shift.asset.{name}": ("asset", assets) for name, assets in self.shift_assets.items()}
+
+    def all_assets(self) -> Iterator[str]:
+        """Every asset, in training and elsewhere."""
+        yield from self.distractors
+        for given in self.classes.values():
+            yield from given.assets
+        for by_class in self.shift_assets.values():
+            for assets in by_class.values():
+                yield from assets
+
+    def names(self, factor: str) -> Iterator[str]:
+        """Every value of a factor of names, in training and elsewhere."""
+        for way in [*self.in_training(factor), *(there for of, there in self.shifts().values() if of == factor)]:
+            if isinstance(way, Spread):
+                yield from map(str, way.span())
 
     def varied(self) -> dict[str, list[Any]]:
         """Factors that are not always the same in training, with their range there, [low, high] or values."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from selfsight.synth.distributions import Value
+from selfsight.synthesis.distributions import Value
 
 
 @dataclass(frozen=True)

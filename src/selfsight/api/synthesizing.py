@@ -1,0 +1,144 @@
+"""`synth`: a spec in, a labelled data set out."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from selfsight import manifest
+from selfsight.api.watch import Silent, Watch
+from selfsight.errors import ConfigError, InputError, Interrupted
+from selfsight.runs import alone, place_for_folder, write_atomic
+from selfsight.ssl.signals import Asked, Stop
+from selfsight.synthesis.backends import backend as open_backend
+from selfsight.synthesis.files import resolved
+from selfsight.synthesis.loading import checked, load_spec
+from selfsight.synthesis.render import Order, render
+from selfsight.synthesis.sampler import counts
+from selfsight.synthesis.sheet import contact_sheet, factor_sheet
+from selfsight.synthesis.spec import SynthSpec
+
+SHEET, FACTOR_SHEET = "sheet.png", "factors.png"
+
+
+def synth(
+    spec: str | Path | SynthSpec,
+    out: str | Path,
+    *,
+    count: int = 1000,
+    seed: int = 0,
+    backend: str | None = None,
+    workers: int | None = None,
+    watch: Watch | None = None,
+) -> dict[str, Any]:
+    """Draw the pictures of `spec` with all their labels to the folder `out`.
+
+    `spec` is a YAML file, whose paths are relative to it, or a `SynthSpec`, whose paths are relative to the working directory.
+    `count` pictures are drawn of `train`, and of the other splits as many as `splits` says; a picture depends on spec, seed,
+    split and number alone. `backend` takes the place of the spec's. `workers` processes draw, by default one a core; 0 draws in
+    this one.
+
+    The set is `manifest.read`'s: pictures in `SPLIT/CLASS/`, label pictures in `labels/`, a row a picture and a row an object,
+    `sheet.png` and `factors.png` to look at. The same call goes on with a set that is not finished, and does nothing where it is;
+    it raises `InputError` where spec, seed or count are others. `Interrupted` on Ctrl-C and SIGTERM.
+
+    Returns a summary: pictures, objects, splits (pictures of each), resumed (pictures of earlier calls), pictures_per_second
+    (None where nothing was left to draw), files (the sheets).
+    """
+    watch = watch or Silent()
+    order = _order(spec, out, count, seed, backend)
+    workers = len(os.sched_getaffinity(0)) if workers is None else workers
+    with alone(order.folder):
+        _check_same(order)
+        if _finished(order.folder):
+            watch.say(f"{order.folder}: was finished before")
+            return _summary(order, resumed=sum(counts(order.spec, order.count).values()), rate=None)
+        resumed, rate = _render(order, workers, watch)
+        content = manifest.read(order.folder)
+        for name, picture in ((SHEET, contact_sheet(order.folder, content)), (FACTOR_SHEET, factor_sheet(content))):
+            write_atomic(order.folder / name, lambda temporary, picture=picture: picture.save(temporary, "PNG"))  # type: ignore[misc]
+    return _summary(order, resumed, rate)
+
+
+def read_spec(spec: str | Path | SynthSpec, backend: str | None = None) -> tuple[SynthSpec, Path]:
+    """The spec with every folder as its files, all of which have been looked at, and the folder that they are relative to."""
+    where = "spec" if isinstance(spec, SynthSpec) else str(spec)
+    asked = checked(spec, where) if isinstance(spec, SynthSpec) else load_spec(spec)
+    base = Path.cwd() if isinstance(spec, SynthSpec) else Path(spec).absolute().parent
+    drawer = open_backend(backend or asked.backend, base)
+    whole = resolved(asked, drawer, where)
+    drawer.check(whole)
+    return whole, base
+
+
+def _order(spec: str | Path | SynthSpec, out: str | Path, count: int, seed: int, backend: str | None) -> Order:
+    """What is to be drawn, once all that can be wrong with it has been looked at; nothing is written."""
+    if count < 1:
+        raise ConfigError(f"--count: expected 1 picture at least. Got {count}.")
+    folder = place_for_folder(out).absolute()
+    order = Order(*read_spec(spec, backend), folder, count, seed)
+    _check_outside(order, out)
+    return order
+
+
+def _check_outside(order: Order, out: str | Path) -> None:
+    """What is drawn would become a background of the next call."""
+    names = {*order.spec.all_assets(), *order.spec.names("texture"), *order.spec.names("background")}
+    files = (order.base / name for name in sorted(names))
+    inside = next((file for file in files if file.is_file() and file.is_relative_to(order.folder)), None)
+    if inside is not None:
+        raise InputError(f"--out {out}: holds {inside}, which the spec draws from; give another folder")
+
+
+def _check_same(order: Order) -> None:
+    folder = order.folder
+    if not (folder / "dataset.json").is_file():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise InputError(f"--out {folder}: holds files that are not of a drawn set; give another folder")
+        return
+    there, asked = manifest.read(folder).info, order.info()
+    for key, value in asked.provenance.items():
+        before = there.provenance.get(key)
+        if before != value:
+            told = "another spec" if key == "spec" else f"{key} {before}, not {value}"
+            raise InputError(f"--out {folder}: was drawn with {told}; remove it to draw it anew, or give another --out")
+
+
+def _finished(folder: Path) -> bool:
+    closed = all((folder / f"{table}.parquet").is_file() for table in ("samples", "objects"))
+    return closed and not any(folder.glob("*.jsonl")) and (folder / FACTOR_SHEET).is_file()
+
+
+def _render(order: Order, workers: int, watch: Watch) -> tuple[int, float | None]:
+    """(pictures of earlier calls, pictures a second)."""
+    start, resumed, done, total = time.perf_counter(), 0, 0, 0
+    with Stop() as stop:
+        steps = render(order, workers)
+        try:
+            resumed, total = next(steps)
+            if resumed:
+                watch.say(f"{order.folder}: goes on after {resumed} of {total} pictures")
+            for done, total in stop.waiting(steps):
+                watch.advance(f"drawing {order.spec.name}", done, total)
+                stop.check()
+        except Asked as asked:
+            raise Interrupted(asked.number, f"stopped by {asked.name}: {done or resumed} of {total} pictures are drawn") from None
+        finally:
+            steps.close()  # type: ignore[attr-defined]
+    return resumed, (done - resumed) / (time.perf_counter() - start) if done else None
+
+
+def _summary(order: Order, resumed: int, rate: float | None) -> dict[str, Any]:
+    splits = dict(counts(order.spec, order.count))
+    content = manifest.read(order.folder)
+    files = [str(order.folder / name) for name in (SHEET, FACTOR_SHEET)]
+    return {
+        "pictures": len(content.samples),
+        "objects": len(content.objects),
+        "splits": splits,
+        "resumed": resumed,
+        "pictures_per_second": rate,
+        "files": files,
+    }

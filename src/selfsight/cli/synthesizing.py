@@ -1,0 +1,57 @@
+"""`synth`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from selfsight.cli.going_on import going_on
+from selfsight.errors import InputError
+from selfsight.runs import counted
+
+
+def synth(
+    spec: Annotated[Path | None, typer.Argument(help="YAML file of classes and factors.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for pictures and labels.", show_default=False)] = None,
+    count: Annotated[int, typer.Option(help="Pictures of train; of other splits as many as the spec says.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other pictures.")] = 0,
+    backend: Annotated[
+        str | None, typer.Option(help="What draws (composite), in place of the spec's.", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that draw; default: one a core.", show_default=False)
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be drawn, and how factors are spread.")] = False,
+    template: Annotated[bool, typer.Option("--template", help="Print a spec to begin with.")] = False,
+) -> None:
+    """Draw labelled pictures, and splits in which one factor of the world is another; the same command goes on."""
+    if template:
+        from selfsight.synthesis.template import template as text
+
+        typer.echo(text(), nl=False)
+        return
+    if spec is None:
+        raise InputError("synth: expected a spec; 'selfsight synth --template > spec.yaml' writes one to begin with")
+    if out is None and not dry_run:
+        raise InputError("synth: expected --out, a folder for pictures and labels")
+    with going_on(" before the first picture;"):
+        from selfsight import api
+        from selfsight.terminal import Terminal, spread_table
+
+        if out is None or dry_run:
+            spread_table(Terminal(), *api.read_spec(spec, backend), count)
+            return
+        with Terminal() as terminal:
+            made = api.synth(spec, out, count=count, seed=seed, backend=backend, workers=workers, watch=terminal)
+    terminal.say(_closing(out, made))
+
+
+def _closing(out: Path, made: dict[str, Any]) -> str:
+    """The last line."""
+    rate = made["pictures_per_second"]
+    speed = "all done before" if rate is None else f"{rate:.0f} pictures/s"
+    splits = ", ".join(f"{split} {number}" for split, number in made["splits"].items())
+    what = f"{counted(made['pictures'], 'picture')} with {counted(made['objects'], 'object')} ({splits})"
+    return f"done: {out}, {what}, {speed}; look at {' and '.join(made['files'])}"

@@ -1,0 +1,42 @@
+"""The contract of a backend: what draws scenes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+from selfsight.synthesis.frame import Frame
+from selfsight.synthesis.scene import Scene
+from selfsight.synthesis.spec import SynthSpec
+
+
+class Backend(ABC):
+    """Draws scenes, the same picture for the same scene in whichever process and order.
+
+    `labels` are those of `frame.LABELS` that its frames hold, `factors` those of `FACTORS` that it draws. `built_in` holds the
+    names that a factor of kind `name` and `asset` may have without a file; `suffixes` the endings of its asset files.
+    """
+
+    name: ClassVar[str]
+    says: ClassVar[str]
+    """In a line, for lists of backends."""
+    labels: ClassVar[frozenset[str]]
+    factors: ClassVar[frozenset[str]]
+    built_in: ClassVar[dict[str, tuple[str, ...]]]
+    suffixes: ClassVar[dict[str, tuple[str, ...]]]
+    """Endings of files of `asset` and of each factor of kind `name`."""
+    distractors: ClassVar[tuple[str, ...]]
+    """Things of no class where a spec names none."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        """The folder that files of a spec are relative to."""
+
+    @abstractmethod
+    def check(self, spec: SynthSpec) -> None:
+        """Look at every file that `spec` (resolved: see `synth.files`) names; `DataError` for the first that cannot be drawn."""
+
+    @abstractmethod
+    def draw(self, scene: Scene) -> Frame:
+        """The picture and its labels."""

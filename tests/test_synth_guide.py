@@ -1,0 +1,54 @@
+"""docs/synth.md: its commands and its Python run as a reader would type them, and its pictures are what they draw."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pictures
+from backend_cases import cutout
+from guides import DOCS, Guide, executed, typed
+from selfsight import api
+from selfsight.synthesis.template import template
+
+GUIDE = Guide("synth")
+SHEETS = {"sheet.png": "synth.jpg", "factors.png": "synth_factors.png"}
+
+
+def test_its_commands_and_its_python_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], one_thread: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cutouts" / "bolt").mkdir(parents=True)
+    for number, colour in enumerate([(170, 170, 180), (120, 110, 90)]):
+        cutout(tmp_path / "cutouts" / "bolt" / f"{number}.png", colour=colour)
+    pictures.folder(tmp_path / "photos", 6, labelled=False)
+    [spec] = GUIDE.written_in("yaml")
+    (tmp_path / "parts.yaml").write_text(spec)
+    template, dry, shapes, parts, compared = GUIDE.commands
+    (tmp_path / "shapes.yaml").write_text(typed(template.removesuffix(" > shapes.yaml"), capsys))
+    assert "shift.light 15" in typed(f"{dry} --count 60", capsys)
+    assert "train 60, test 15, shift.size.small 15" in typed(shapes, capsys)
+    assert "done: parts, 90 pictures" in typed(parts, capsys)
+    printed = executed(GUIDE.python, capsys)
+    assert printed[0].startswith("90 pictures, ") and printed[0].endswith(" more than half hidden")
+    assert printed[1:] == ["(96, 96)", "{'train': 20, 'test': 5, 'shift.rotation': 5}"]
+    typed(compared, capsys)
+    assert (tmp_path / "small" / "report.html").is_file()
+
+
+def test_its_pictures_are_those_of_its_commands(tmp_path: Path, one_thread: None) -> None:
+    """`SELFSIGHT_REDRAW=1` draws them anew."""
+    (tmp_path / "shapes.yaml").write_text(template())
+    api.synth(tmp_path / "shapes.yaml", tmp_path / "shapes", count=60, workers=0)
+    for made, shown in SHEETS.items():
+        if os.environ.get("SELFSIGHT_REDRAW"):
+            Image.open(tmp_path / "shapes" / made).save(DOCS / "pictures" / shown, quality=80)
+        paths = tmp_path / "shapes" / made, DOCS / "pictures" / shown
+        here, there = (np.asarray(Image.open(path).convert("RGB"), dtype=int) for path in paths)
+        assert here.shape == there.shape
+        assert np.abs(here - there).mean() < 4  # JPEG

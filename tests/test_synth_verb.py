@@ -1,0 +1,279 @@
+"""`synth`: the verb and the function, on real files, with real kills."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import yaml
+from PIL import Image
+
+import selfsight
+from backend_cases import cutout
+from selfsight import manifest
+from selfsight.data.sources import open_source
+from selfsight.errors import ConfigError, DiskFullError, InputError
+from selfsight.synthesis.loading import load_spec
+from selfsight.synthesis.sampler import sample
+from selfsight.synthesis.spec import SynthSpec
+from selfsight.synthesis.template import template
+
+SPEC: dict[str, Any] = {
+    "name": "parts",
+    "size": 48,
+    "classes": {"bolt": {"assets": "bolts"}, "star": {"assets": "shape/star"}},
+    "factors": {"count": {"integers": [1, 3]}, "x": {"uniform": [0, 1]}, "background": ["mottled", "photo.png"]},
+    "splits": {"train": 1, "test": 0.5},
+    "shift": {"light": {"uniform": [0.2, 0.4]}},
+}
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    (tmp_path / "bolts").mkdir()
+    cutout(tmp_path / "bolts" / "a.png")
+    cutout(tmp_path / "bolts" / "b.png", colour=(20, 160, 40))
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
+    (tmp_path / "parts.yaml").write_text(yaml.safe_dump(SPEC, sort_keys=False))
+    return tmp_path / "parts.yaml"
+
+
+def digest(folder: Path) -> dict[str, str]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def run(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "selfsight", *map(str, words)], capture_output=True, text=True, **options)
+
+
+def test_a_set_is_complete_and_says_what_is_in_it(spec: Path, tmp_path: Path) -> None:
+    made = selfsight.synth(spec, tmp_path / "set", count=12, workers=0)
+    assert (made["pictures"], made["splits"], made["resumed"]) == (24, {"train": 12, "test": 6, "shift.light": 6}, 0)
+    content = manifest.read(tmp_path / "set")
+    assert content.info.classes == ["bolt", "star"]
+    assert content.info.factors["count"] == [1, 3]
+    assert [row["split"] for row in content.samples] == ["train"] * 12 + ["test"] * 6 + ["shift.light"] * 6
+    assert len({row["key"] for row in content.samples}) == 24
+    for row in content.samples:
+        image, instances, semantic = (
+            np.array(Image.open(tmp_path / "set" / row[part])) for part in ("path", "instances", "semantic")
+        )
+        assert image.shape == (48, 48, 3) and instances.shape == semantic.shape == (48, 48)
+        things = [thing for thing in content.objects if thing["sample"] == row["key"]]
+        assert [thing["object"] for thing in things] == list(range(1, row["count"] + 1))
+        for thing in things:
+            mask = manifest.decode_mask(thing["mask"])
+            assert np.array_equal(mask, instances == thing["object"])
+            assert set(semantic[mask]) <= {content.info.classes.index(thing["class"]) + 1}
+            assert thing["class"] == content.info.classes[row["label"]]
+        assert not semantic[instances == 0].any()
+
+
+def test_rows_hold_every_factor_as_the_scene_has_it(spec: Path, tmp_path: Path) -> None:
+    selfsight.synth(spec, tmp_path / "set", count=4, seed=3, workers=0)
+    content = manifest.read(tmp_path / "set")
+    whole, _ = selfsight.api.read_spec(spec)
+    for row in content.samples:
+        scene = sample(whole, 3, row["split"], row["index"])
+        assert {name: row[name] for name in scene.factors} == dict(scene.factors)
+        assert row["asset"] == scene.objects[0].asset
+        things = [thing for thing in content.objects if thing["sample"] == row["key"]]
+        assert [thing["factors"] for thing in things] == [dict(thing.factors) for thing in scene.objects]
+
+
+def test_pictures_do_not_depend_on_workers_and_differ_by_seed(spec: Path, tmp_path: Path) -> None:
+    sets = {}
+    for name, workers, seed in (("a", 0, 0), ("b", 2, 0), ("c", 0, 1)):
+        selfsight.synth(spec, tmp_path / name, count=8, seed=seed, workers=workers)
+        sets[name] = digest(tmp_path / name)
+    assert sets["a"] == sets["b"]
+    pictures = [name for name in sets["a"] if name.endswith(".png") and "train/" in name and "labels" not in name]
+    assert not any(sets["a"][name] == sets["c"][name] for name in pictures)
+
+
+def test_a_shift_is_the_test_split_in_another_light(spec: Path, tmp_path: Path) -> None:
+    selfsight.synth(spec, tmp_path / "set", count=8, workers=0)
+    content = manifest.read(tmp_path / "set")
+    test, shift = ([row for row in content.samples if row["split"] == split] for split in ("test", "shift.light"))
+    for here, there in zip(test, shift, strict=True):
+        changed = {name for name in here if here[name] != there[name]}
+        assert changed == {"key", "path", "instances", "semantic", "split", "group", "light"}
+        masks = (np.array(Image.open(tmp_path / "set" / row["instances"])) for row in (here, there))
+        assert np.array_equal(*masks)
+        bright, dark = (np.array(Image.open(tmp_path / "set" / row["path"])).mean() for row in (here, there))
+        assert dark < 0.75 * bright
+
+
+def test_a_split_is_a_source_with_labels(spec: Path, tmp_path: Path) -> None:
+    selfsight.synth(spec, tmp_path / "set", count=6, workers=0)
+    source = open_source(tmp_path / "set" / "train")
+    assert (len(source), source.classes) == (6, ("bolt", "star"))
+    assert source.labels is not None and sorted(source.labels) == [0] * 3 + [1] * 3
+
+
+def test_a_mixed_set_has_no_label_a_picture(tmp_path: Path) -> None:
+    classes = {"star": {"assets": "shape/star"}, "ring": {"assets": "shape/ring"}}
+    mixed = SynthSpec.model_validate({"name": "m", "size": 32, "classes": classes, "mixed": True, "factors": {"count": 4}})
+    selfsight.synth(mixed, tmp_path / "set", count=5, workers=0)
+    content = manifest.read(tmp_path / "set")
+    assert {row["label"] for row in content.samples} == {None}
+    assert (tmp_path / "set" / "train" / "000004.png").is_file()
+    assert {thing["class"] for thing in content.objects} == {"star", "ring"}
+
+
+# --- interrupted --------------------------------------------------------------------------------------------------------
+
+
+def begun(spec: Path, out: Path, count: int) -> subprocess.Popen[bytes]:
+    """The verb at work, some pictures in."""
+    words = [sys.executable, "-m", "selfsight", "synth", str(spec), "--out", str(out), "--count", str(count), "--workers", "1"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while len(manifest.read(out).samples if (out / "dataset.json").is_file() else []) < 5:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
+def test_a_set_that_was_killed_goes_on_and_is_that_of_one_go(spec: Path, tmp_path: Path) -> None:
+    process = begun(spec, tmp_path / "set", 300)
+    process.kill()
+    process.communicate()
+    there = manifest.read(tmp_path / "set")
+    assert 5 <= len(there.samples) < 600  # an unclosed set is readable
+    assert all((tmp_path / "set" / row["path"]).is_file() for row in there.samples)
+    made = selfsight.synth(spec, tmp_path / "set", count=300, workers=1)
+    assert made["resumed"] >= len(there.samples)
+    selfsight.synth(spec, tmp_path / "again", count=300, workers=0)
+    assert digest(tmp_path / "set") == digest(tmp_path / "again")
+
+
+def test_rows_cut_off_by_a_kill_are_drawn_again(spec: Path, tmp_path: Path) -> None:
+    selfsight.synth(spec, tmp_path / "whole", count=4, workers=0)
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    content = manifest.read(tmp_path / "whole")
+    begun = {row["key"] for row in content.samples[:4]}
+    rows, things = content.samples[:3], [thing for thing in content.objects if thing["sample"] in begun]
+    for table, kept in (("samples", rows), ("objects", things)):  # objects of the fourth are there, its own row is cut
+        (tmp_path / "cut" / f"{table}.parquet").unlink()
+        (tmp_path / "cut" / f"{table}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept) + '{"key": "tra')
+    made = selfsight.synth(spec, tmp_path / "cut", count=4, workers=0)
+    assert made["resumed"] == 3
+    assert digest(tmp_path / "cut") == digest(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_names_the_command_that_goes_on(spec: Path, tmp_path: Path, asked: signal.Signals) -> None:
+    process = begun(spec, tmp_path / "set", 3000)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(asked)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + asked
+    line = said.decode().strip().splitlines()[-1]
+    assert f"stopped by {asked.name}: " in line and f"go on with: selfsight synth {spec} --out" in line
+    psutil.wait_procs(workers, timeout=10)
+    assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
+
+
+def test_a_worker_that_is_killed_loses_no_picture(spec: Path, tmp_path: Path) -> None:
+    process = begun(spec, tmp_path / "set", 150)
+    [worker] = [w for w in psutil.Process(process.pid).children() if "resource_tracker" not in " ".join(w.cmdline())]
+    worker.kill()
+    assert process.wait(timeout=120) == 0
+    process.communicate()
+    selfsight.synth(spec, tmp_path / "again", count=150, workers=0)
+    assert digest(tmp_path / "set") == digest(tmp_path / "again")
+
+
+# --- said once, before the first picture --------------------------------------------------------------------------------
+
+
+def test_a_finished_set_is_left_as_it_is_and_another_is_not_laid_over_it(spec: Path, tmp_path: Path) -> None:
+    selfsight.synth(spec, tmp_path / "set", count=4, workers=0)
+    before = digest(tmp_path / "set")
+    made = selfsight.synth(spec, tmp_path / "set", count=4, workers=0)
+    assert (made["resumed"], made["pictures_per_second"]) == (8, None)
+    for changes, told in (({"count": 5}, "count 4, not 5"), ({"seed": 1}, "seed 0, not 1")):
+        with pytest.raises(InputError, match=f"was drawn with {told}; remove it"):
+            selfsight.synth(spec, tmp_path / "set", **{"count": 4, "workers": 0, **changes})
+    spec.write_text(yaml.safe_dump(SPEC | {"size": 32}, sort_keys=False))
+    with pytest.raises(InputError, match="was drawn with another spec; remove it"):
+        selfsight.synth(spec, tmp_path / "set", count=4, workers=0)
+    assert digest(tmp_path / "set") == before
+
+
+def test_other_files_are_left_alone(spec: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="holds files that are not of a drawn set; give another folder"):
+        selfsight.synth(spec, tmp_path / "mine", workers=0)
+    with pytest.raises(InputError, match=r"holds .*bolts/a.png, which the spec draws from"):
+        selfsight.synth(spec, tmp_path / "bolts", workers=0)
+    with pytest.raises(ConfigError, match=r"--count: expected 1 picture at least\. Got 0"):
+        selfsight.synth(spec, tmp_path / "set", count=0)
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_full_disk_is_one_line_and_what_was_drawn_stays(spec: Path, tmp_path: Path) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, limit[1]))
+    try:
+        with pytest.raises(DiskFullError, match="files may not grow so large here"):
+            selfsight.synth(spec, tmp_path / "set", count=40, workers=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
+    there = manifest.read(tmp_path / "set").samples
+    made = selfsight.synth(spec, tmp_path / "set", count=40, workers=0)
+    assert made["resumed"] == len(there) > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "synth: expected a spec; 'selfsight synth --template > spec.yaml' writes one"),
+        (["none.yaml", "--out", "set"], "none.yaml: cannot be read (No such file or directory)"),
+        (["parts.yaml"], "synth: expected --out, a folder for pictures and labels"),
+        (["parts.yaml", "--out", "set", "--backend", "compsite"], "no backend 'compsite'. Did you mean 'composite'?"),
+        (["photo.png", "--out", "set"], "photo.png: is no YAML"),
+    ],
+)
+def test_a_wrong_call_is_one_line(spec: Path, tmp_path: Path, words: list[str], line: str) -> None:
+    done = run("synth", *words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert line in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_dry_run_says_how_factors_are_spread_and_writes_nothing(spec: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    done = run("synth", spec, "--dry-run", "--count", "100", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "parts: 48 x 48 pixels by composite: train 100, test 50, shift.light 50" in done.stdout
+    assert "bolt: 2 assets, the first bolts/a.png" in done.stdout
+    [row] = [line for line in done.stdout.splitlines() if "│ light " in line]
+    assert [cell.strip() for cell in row.strip("│").split("│")] == ["light", "always 1", "shift.light: 0.2 to 0.4"]
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_template_draws_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text(template())
+    spec = load_spec(tmp_path / "t.yaml")
+    made = selfsight.synth(tmp_path / "t.yaml", tmp_path / "set", count=9, workers=0)
+    assert made["pictures"] == 9 + 2 * (1 + len(spec.shifts()))
+    for name in ("sheet.png", "factors.png"):
+        picture = np.array(Image.open(tmp_path / "set" / name).convert("RGB"))
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 3
