@@ -22,8 +22,11 @@ from PIL import Image
 import selfsight
 from backend_cases import cutout
 from selfsight import manifest
+from selfsight.cli import main
+from selfsight.data.annotations import drawn
 from selfsight.data.sources import open_source
 from selfsight.errors import ConfigError, DiskFullError, InputError
+from selfsight.synthesis.backends.composite import Composite
 from selfsight.synthesis.loading import load_spec
 from selfsight.synthesis.sampler import sample
 from selfsight.synthesis.spec import SynthSpec
@@ -54,8 +57,12 @@ def digest(folder: Path) -> dict[str, str]:
     return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-def run(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "selfsight", *map(str, words)], capture_output=True, text=True, **options)
+def called(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    """Exit code and what was printed on both streams; in this process, as each start of another takes seconds."""
+    with pytest.raises(SystemExit) as left:
+        main(["synth", *map(str, words)])
+    shown = capsys.readouterr()
+    return int(left.value.code or 0), shown.out, shown.err
 
 
 def test_a_set_is_complete_and_says_what_is_in_it(spec: Path, tmp_path: Path) -> None:
@@ -86,7 +93,8 @@ def test_rows_hold_every_factor_as_the_scene_has_it(spec: Path, tmp_path: Path) 
     content = manifest.read(tmp_path / "set")
     whole, _ = selfsight.api.read_spec(spec)
     for row in content.samples:
-        scene = sample(whole, 3, row["split"], row["index"])
+        scene = sample(whole, 3, row["split"], row["index"]).only(Composite.factors)
+        assert "light" in scene.factors and "focal_length" not in row and "focal_length" not in scene.factors
         assert {name: row[name] for name in scene.factors} == dict(scene.factors)
         assert row["asset"] == scene.objects[0].asset
         things = [thing for thing in content.objects if thing["sample"] == row["key"]]
@@ -116,11 +124,23 @@ def test_a_shift_is_the_test_split_in_another_light(spec: Path, tmp_path: Path) 
         assert dark < 0.75 * bright
 
 
-def test_a_split_is_a_source_with_labels(spec: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["set/train", "set?split=train"])
+def test_a_split_is_a_source_with_labels_and_masks(spec: Path, tmp_path: Path, place: str) -> None:
     selfsight.synth(spec, tmp_path / "set", count=6, workers=0)
-    source = open_source(tmp_path / "set" / "train")
+    source = open_source(f"{tmp_path}/{place}")
     assert (len(source), source.classes) == (6, ("bolt", "star"))
     assert source.labels is not None and sorted(source.labels) == [0] * 3 + [1] * 3
+    beside = drawn.beside(source)
+    assert beside == tmp_path / "set"
+    found = drawn.DrawnAnnotations(beside, source).of(source, 0)
+    assert found is not None and {thing.name for thing in found.instances} == {source.classes[source.labels[0]]}
+
+
+def test_factors_are_columns_to_group_by(spec: Path, tmp_path: Path) -> None:
+    selfsight.synth(spec, tmp_path / "set", count=6, workers=0)
+    source = open_source(f"{tmp_path}/set?split=shift.light")
+    assert {"light", "count", "background", "size"} <= set(source.columns())
+    assert all(0.2 <= float(value) <= 0.4 for value in source.column("light"))
 
 
 def test_a_mixed_set_has_no_label_a_picture(tmp_path: Path) -> None:
@@ -251,22 +271,25 @@ def test_a_full_disk_is_one_line_and_what_was_drawn_stays(spec: Path, tmp_path: 
         (["photo.png", "--out", "set"], "photo.png: is no YAML"),
     ],
 )
-def test_a_wrong_call_is_one_line(spec: Path, tmp_path: Path, words: list[str], line: str) -> None:
-    done = run("synth", *words, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert line in done.stderr and done.stderr.count("\n") == 1
-    assert not (tmp_path / "set").exists()
+def test_a_wrong_call_is_one_line(
+    spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], line: str
+) -> None:
+    monkeypatch.chdir(spec.parent)
+    code, printed, said = called(capsys, *words)
+    assert (code, printed) == (2, "")
+    assert line in said and said.count("\n") == 1
+    assert not Path("set").exists()
 
 
-def test_a_dry_run_says_how_factors_are_spread_and_writes_nothing(spec: Path, tmp_path: Path) -> None:
-    before = sorted(tmp_path.iterdir())
-    done = run("synth", spec, "--dry-run", "--count", "100", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "parts: 48 x 48 pixels by composite: train 100, test 50, shift.light 50" in done.stdout
-    assert "bolt: 2 assets, the first bolts/a.png" in done.stdout
-    [row] = [line for line in done.stdout.splitlines() if "│ light " in line]
+def test_a_dry_run_says_how_factors_are_spread_and_writes_nothing(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(spec.parent.iterdir())
+    code, printed, _ = called(capsys, spec, "--dry-run", "--count", "100")
+    assert code == 0
+    assert "parts: 48 x 48 pixels by composite: train 100, test 50, shift.light 50" in printed
+    assert "bolt: 2 assets, the first bolts/a.png" in printed
+    [row] = [line for line in printed.splitlines() if "│ light " in line]
     assert [cell.strip() for cell in row.strip("│").split("│")] == ["light", "always 1", "shift.light: 0.2 to 0.4"]
-    assert sorted(tmp_path.iterdir()) == before
+    assert sorted(spec.parent.iterdir()) == before
 
 
 def test_the_template_draws_as_it_is(tmp_path: Path) -> None:

@@ -105,7 +105,8 @@ def _draw(order: Order, backend: Backend, job: Job) -> Rows:
     _write(order.folder / paths["path"], frame.image)
     _write(order.folder / paths["instances"], frame.instances)
     _write(order.folder / paths["semantic"], semantic(scene, frame, classes))
-    return Rows(sample_row(scene, classes, paths), object_rows(scene, frame))
+    told = scene.only(backend.factors)
+    return Rows(sample_row(told, classes, paths), object_rows(told, frame))
 
 
 def _write(path: Path, pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 from selfsight.synthesis.distributions import Value
 
@@ -41,6 +41,11 @@ class Scene:
     things: tuple[Thing, ...]
     seed: int
 
+    def only(self, factors: Collection[str]) -> Scene:
+        """The scene as who knows these factors alone would tell it."""
+        things = tuple(replace(thing, factors=_only(thing.factors, factors)) for thing in self.things)
+        return replace(self, factors=_only(self.factors, factors), things=things)
+
     @property
     def objects(self) -> tuple[Thing, ...]:
         return tuple(thing for thing in self.things if thing.name is not None)
@@ -50,3 +55,7 @@ class Scene:
 
     def word(self, factor: str) -> str:
         return str(self.factors[factor])
+
+
+def _only(values: Mapping[str, Value], names: Collection[str]) -> dict[str, Value]:
+    return {name: value for name, value in values.items() if name in names}
