@@ -152,6 +152,8 @@ def test_a_shift_leaves_a_range_where_any_of_its_values_does() -> None:
         ({"classes": {"a/b": {"assets": "x"}}, "shift": {}, "shift_assets": {}}, "expected names that can be folders, got 'a/b'"),
         ({"size": 4}, "expected 8 to 8192 pixels a side"),
         ({"splits": {"train": 0, "test": 1}}, "expected shares above 0"),
+        ({"splits": {"train": 1, "test": 1, "te/st": 1}}, "expected a name of letters, digits, - and _, got 'te/st'"),
+        ({"shift": {"light": {"../up": 3}}}, "expected a name of letters, digits, - and _, got '../up'"),
         ({"splits": {"train": 1}}, "expected 'test', of which the scenes of a shift are copies"),
     ],
 )

@@ -29,7 +29,7 @@ def test_its_commands_and_its_python_run(
     pictures.folder(tmp_path / "photos", 6, labelled=False)
     [spec] = GUIDE.written_in("yaml")
     (tmp_path / "parts.yaml").write_text(spec)
-    template, dry, shapes, parts, compared = GUIDE.commands
+    template, dry, shapes, parts, compared, exported = GUIDE.commands
     (tmp_path / "shapes.yaml").write_text(typed(template.removesuffix(" > shapes.yaml"), capsys))
     assert "shift.light 15" in typed(f"{dry} --count 60", capsys)
     assert "train 60, test 15, shift.size.small 15" in typed(shapes, capsys)
@@ -38,6 +38,9 @@ def test_its_commands_and_its_python_run(
     assert printed[0].startswith("90 pictures, ") and printed[0].endswith(" more than half hidden")
     assert printed[1:] == ["(96, 96)", "{'train': 20, 'test': 5, 'shift.rotation': 5}"]
     typed(compared, capsys)
+    assert "all done before" in typed(exported, capsys)
+    assert (tmp_path / "parts-coco" / "annotations" / "instances_shift.hue.json").is_file()
+    assert (tmp_path / "parts-yolo-segments" / "data.yaml").is_file()
     assert (tmp_path / "small" / "report.html").is_file()
 
 

@@ -153,6 +153,20 @@ def test_a_mixed_set_has_no_label_a_picture(tmp_path: Path) -> None:
     assert {thing["class"] for thing in content.objects} == {"star", "ring"}
 
 
+def test_a_set_is_exported_beside_itself_once_it_is_finished(spec: Path, tmp_path: Path) -> None:
+    made = selfsight.synth(spec, tmp_path / "set", count=4, workers=0, export=["coco", "yolo"])
+    assert made["files"][2:] == [str(tmp_path / "set-coco"), str(tmp_path / "set-yolo")]
+    told = json.loads((tmp_path / "set-coco" / "annotations" / "instances_train.json").read_text())
+    assert len(told["images"]) == 4
+    before = digest(tmp_path)
+    selfsight.synth(spec, tmp_path / "set", count=4, workers=0, export=["coco", "csv"])
+    after = digest(tmp_path)
+    assert {name for name in after if after[name] != before.get(name)} == {name for name in after if name.startswith("set-csv/")}
+    with pytest.raises(ConfigError, match=r"--export: no format 'cocoo'\. Did you mean 'coco'"):
+        selfsight.synth(spec, tmp_path / "other", export=["cocoo"])
+    assert not (tmp_path / "other").exists()
+
+
 # --- interrupted --------------------------------------------------------------------------------------------------------
 
 

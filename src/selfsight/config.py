@@ -33,9 +33,10 @@ def build(model: type[S], values: Mapping[str, Any], where: str) -> S:
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(_path(first["loc"], values)) or "value"
+        key = ".".join(_path(first["loc"], values))
         got = "" if isinstance(first["input"], Mapping) else f" Got {first['input']!r}."
-        raise ConfigError(f"{where}: '{key}': {first['msg']}.{got}") from None
+        at, why = f"{where}: '{key}'" if key else where, first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{at}: {why}.{got}") from None
 
 
 def _path(parts: Sequence[int | str], values: Any) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from selfsight.errors import ConfigError, InputError, Interrupted
 from selfsight.runs import alone, place_for_folder, write_atomic
 from selfsight.ssl.signals import Asked, Stop
 from selfsight.synthesis.backends import backend as open_backend
+from selfsight.synthesis.exports import check_formats
+from selfsight.synthesis.exports import export as write_export
 from selfsight.synthesis.files import resolved
 from selfsight.synthesis.loading import checked, load_spec
 from selfsight.synthesis.render import Order, render
@@ -31,6 +34,7 @@ def synth(
     seed: int = 0,
     backend: str | None = None,
     workers: int | None = None,
+    export: Sequence[str] = (),
     watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Draw the pictures of `spec` with all their labels to the folder `out`.
@@ -44,22 +48,42 @@ def synth(
     `sheet.png` and `factors.png` to look at. The same call goes on with a set that is not finished, and does nothing where it is;
     it raises `InputError` where spec, seed or count are others. `Interrupted` on Ctrl-C and SIGTERM.
 
+    `export` names formats of `synthesis.exports.FORMATS`: the finished set is written in each, to a folder beside it that has the
+    format in its name (`out-coco`); one that is there is left as it is.
+
     Returns a summary: pictures, objects, splits (pictures of each), resumed (pictures of earlier calls), pictures_per_second
-    (None where nothing was left to draw), files (the sheets).
+    (None where nothing was left to draw), files (the sheets, and the exports).
     """
     watch = watch or Silent()
+    check_formats(export)
     order = _order(spec, out, count, seed, backend)
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
     with alone(order.folder):
         _check_same(order)
         if _finished(order.folder):
             watch.say(f"{order.folder}: was finished before")
-            return _summary(order, resumed=sum(counts(order.spec, order.count).values()), rate=None)
-        resumed, rate = _render(order, workers, watch)
-        content = manifest.read(order.folder)
-        for name, picture in ((SHEET, contact_sheet(order.folder, content)), (FACTOR_SHEET, factor_sheet(content))):
-            write_atomic(order.folder / name, lambda temporary, picture=picture: picture.save(temporary, "PNG"))  # type: ignore[misc]
-    return _summary(order, resumed, rate)
+            resumed, rate = sum(counts(order.spec, order.count).values()), None
+        else:
+            resumed, rate = _render(order, workers, watch)
+            _draw_sheets(order.folder)
+        exported = [_exported(order.folder, format, watch) for format in export]
+    return _summary(order, resumed, rate, exported)
+
+
+def _draw_sheets(folder: Path) -> None:
+    content = manifest.read(folder)
+    for name, picture in ((SHEET, contact_sheet(folder, content)), (FACTOR_SHEET, factor_sheet(content))):
+        write_atomic(folder / name, lambda temporary, picture=picture: picture.save(temporary, "PNG"))  # type: ignore[misc]
+
+
+def _exported(folder: Path, format: str, watch: Watch) -> str:
+    place = folder.with_name(f"{folder.name}-{format}")
+    if place.exists():
+        watch.say(f"{place}: is there, and left as it is")
+    else:
+        watch.say(f"writing {place}")
+        write_export(folder, format, place)
+    return str(place)
 
 
 def read_spec(spec: str | Path | SynthSpec, backend: str | None = None) -> tuple[SynthSpec, Path]:
@@ -130,10 +154,10 @@ def _render(order: Order, workers: int, watch: Watch) -> tuple[int, float | None
     return resumed, (done - resumed) / (time.perf_counter() - start) if done else None
 
 
-def _summary(order: Order, resumed: int, rate: float | None) -> dict[str, Any]:
+def _summary(order: Order, resumed: int, rate: float | None, exported: list[str]) -> dict[str, Any]:
     splits = dict(counts(order.spec, order.count))
     content = manifest.read(order.folder)
-    files = [str(order.folder / name) for name in (SHEET, FACTOR_SHEET)]
+    files = [*(str(order.folder / name) for name in (SHEET, FACTOR_SHEET)), *exported]
     return {
         "pictures": len(content.samples),
         "objects": len(content.objects),

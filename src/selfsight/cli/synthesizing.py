@@ -23,6 +23,12 @@ def synth(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that draw; default: one a core.", show_default=False)
     ] = None,
+    export: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Write OUT-FORMAT, too: coco, coco-polygons, yolo, yolo-segments, voc, csv, imagefolder.", show_default=False
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be drawn, and how factors are spread.")] = False,
     template: Annotated[bool, typer.Option("--template", help="Print a spec to begin with.")] = False,
 ) -> None:
@@ -44,7 +50,8 @@ def synth(
             spread_table(Terminal(), *api.read_spec(spec, backend), count)
             return
         with Terminal() as terminal:
-            made = api.synth(spec, out, count=count, seed=seed, backend=backend, workers=workers, watch=terminal)
+            asked = {"count": count, "seed": seed, "backend": backend, "workers": workers, "export": export or ()}
+            made = api.synth(spec, out, **asked, watch=terminal)  # type: ignore[arg-type]
     terminal.say(_closing(out, made))
 
 

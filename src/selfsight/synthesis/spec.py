@@ -98,9 +98,10 @@ class SynthSpec(Settings):
         for name in self.classes:
             if not name.strip(". ") or set(name) & set('/\\:*?"<>|') or not name.isprintable():
                 raise ValueError(f"classes: expected names that can be folders, got {name!r}")
-        for split in self.splits:
+        levels = [level for there in self.shift.values() for level in there if level]
+        for split in [*self.splits, *levels, *self.shift_assets]:
             if not split.replace("_", "").replace("-", "").isalnum():
-                raise ValueError(f"splits: expected a name of letters, digits, - and _, got '{split}'")
+                raise ValueError(f"splits and shifts: expected a name of letters, digits, - and _, got '{split}'")
         return self
 
     def of(self, factor: str, name: str | None) -> Spread:
