@@ -22,6 +22,8 @@ Made = TypeVar("Made")
 
 TRIES = 3
 """Workers that may be lost over one job."""
+_START = 120.0
+"""Seconds that a worker may take to start, beside those of its first job."""
 
 
 class Crew(Generic[Job, Made]):
@@ -44,7 +46,6 @@ class Crew(Generic[Job, Made]):
             yield from map(self.make(), jobs)
             return
         waiting, tries = deque(jobs), Counter[int]()
-        numbers = {id(job): number for number, job in enumerate(jobs, 1)}
         crew = [_Worker(self.make) for _ in range(min(self.workers, len(jobs)))]
         try:
             while waiting or any(worker.busy for worker in crew):
@@ -54,23 +55,28 @@ class Crew(Generic[Job, Made]):
                 busy = [worker for worker in crew if worker.busy]
                 ready = wait([worker.pipe for worker in busy], timeout=self._until(busy))
                 for worker in busy:
+                    if worker.pipe in ready and worker.starting and worker.started():
+                        continue
                     if worker.pipe in ready and (outcome := worker.outcome()) is not None:
                         yield self._of(outcome)
                         self._renew(crew, worker, worker.done >= self.lifetime)
-                    elif worker.pipe in ready or worker.seconds > self.patience:
-                        how = worker.bury(f"was stopped after {self.patience:g} seconds")
-                        self.lost += 1
-                        tries[numbers[id(worker.job)]] += 1
-                        if tries[numbers[id(worker.job)]] >= TRIES:
-                            raise SelfsightError(f"{worker.job}: {TRIES} workers were lost over it, the last one {how}")
+                    elif worker.pipe in ready or worker.left(self.patience) < 0:
+                        self._bury(worker, tries)
                         waiting.appendleft(worker.job)
                         self._renew(crew, worker, True)
         finally:
             for worker in crew:
                 worker.end()
 
+    def _bury(self, worker: _Worker, tries: Counter[int]) -> None:
+        how = worker.bury(f"was stopped after {self.patience:g} seconds")
+        self.lost += 1
+        tries[id(worker.job)] += 1
+        if tries[id(worker.job)] >= TRIES:
+            raise SelfsightError(f"{worker.job}: {TRIES} workers were lost over it, the last one {how}")
+
     def _until(self, busy: Sequence[_Worker]) -> float:
-        return max(0.0, min(self.patience - worker.seconds for worker in busy)) + 0.01
+        return max(0.0, min(worker.left(self.patience) for worker in busy)) + 0.01
 
     def _renew(self, crew: list[_Worker], worker: _Worker, needed: bool) -> None:
         if needed:
@@ -94,11 +100,20 @@ class _Worker:
         self.process.start()
         theirs.close()
         self.job: Any = None
-        self.busy, self.done, self._since = False, 0, 0.0
+        self.starting, self.busy, self.done, self._since = True, False, 0, 0.0
 
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._since
+    def left(self, patience: float) -> float:
+        """Seconds that it may still be at its job."""
+        return patience + (_START if self.starting else 0.0) - (time.monotonic() - self._since)
+
+    def started(self) -> bool:
+        """Whether it has: its job begins now; False where it died before."""
+        self.starting, self._since = False, time.monotonic()
+        try:
+            self.pipe.recv()
+        except (EOFError, OSError):
+            return False
+        return True
 
     def give(self, job: Any) -> None:
         self.job, self.busy, self._since = job, True, time.monotonic()
@@ -137,6 +152,7 @@ def _work(pipe: Connection, make: Callable[[], Callable[[Any], Any]]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     do = make()
+    pipe.send(None)
     while True:
         try:
             job = pipe.recv()
