@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+# Blender's module holds NumPy below 2, so it has an environment of its own, which takes the rest from the first.
+BLENDER ?= .venv-blender
 BIN := $(VENV)/bin
 # Folder of your own images for `make demo DATA=path/to/images`; empty: images drawn on the spot.
 DATA ?=
@@ -19,8 +21,9 @@ help:
 demo: $(VENV)/.installed
 	$(BIN)/selfsight demo $(if $(DATA),"$(DATA)") --out "$(OUT)"
 
-test: lint
+test: lint $(BLENDER)/.installed
 	$(BIN)/python -m pytest -m "not slow"
+	$(BLENDER)/bin/python -m pytest -k blender tests/test_backends.py tests/test_blender.py
 
 test-all: test
 	$(BIN)/python -m pytest -m slow
@@ -43,5 +46,12 @@ $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
+$(BLENDER)/.installed: pyproject.toml $(VENV)/.installed-dev
+	$(BIN)/python -m venv $(BLENDER)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$($(BLENDER)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/first.pth"
+	$(BLENDER)/bin/python -m pip install --quiet --editable '.[dev,synth]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(BLENDER) demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -16,6 +16,10 @@ from selfsight.synthesis.scene import Scene
 from selfsight.synthesis.spec import SynthSpec
 
 SPECS: dict[str, dict[str, Any]] = {
+    "blender": {
+        "classes": {"disc": {"assets": "model/sphere"}, "bolt": {"assets": ["model/suzanne"]}},
+        "render": {"samples": 4, "device": "cpu"},
+    },
     "composite": {"classes": {"disc": {"assets": "shape/disc"}, "bolt": {"assets": ["bolt.png", "shape/star"]}}},
 }
 STILL = {"noise": 0, "x": 0.5, "y": 0.5, "size": 0.5, "rotation": 0, "hue": 20, "light_azimuth": 0, "background": "plain"}
@@ -46,14 +50,27 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "blur": (0, 2),
     "noise": (0, 0.05),
     "jpeg": (10, 100),
+    "pitch": (0, 40),
+    "roll": (0, 40),
+    "roughness": (0.1, 0.9),
+    "metallic": (0, 1),
+    "drop": (0, 1),
+    "hdri": ("none", "sky.hdr"),
+    "distance": (1, 1.5),
+    "focal_length": (35, 80),
+    "camera_azimuth": (0, 60),
+    "camera_elevation": (20, 60),
 }
-MOVING = {"asset", "size", "x", "y", "rotation", "count", "occlusion"}
+MOVING = {"asset", "size", "x", "y", "rotation", "count", "occlusion", "pitch", "roll", "drop"} | {
+    *("distance", "focal_length", "camera_azimuth", "camera_elevation")
+}
 """Factors that change which pixels are of an object."""
 
 
 def spec_of(name: str, folder: Path, **changes: Any) -> SynthSpec:
     """The spec of a backend, with its files in `folder`; `factors` are laid over those of `STILL`."""
     (folder / "bolt.png").exists() or cutout(folder / "bolt.png")
+    (folder / "sky.hdr").exists() or panorama(folder / "sky.hdr")
     factors = STILL | changes.pop("factors", {})
     values = {"name": "case", "size": 64, "backend": name, **SPECS[name], "factors": factors, **changes}
     return resolved(checked(SynthSpec.model_validate(values), "case"), backend(name, folder), "case")
@@ -74,3 +91,11 @@ def cutout(path: Path, colour: tuple[int, int, int] = (200, 30, 30), ground: tup
     pixels[20:80, 20:140] = (*colour, 255)
     pixels[20:40, 60:80, :] = (*ground, 0)
     Image.fromarray(pixels).save(path)
+
+
+def panorama(path: Path) -> None:
+    """Surroundings of 64 x 32 pixels in Radiance's format, not run-length coded: blue, with a bright red side."""
+    pixels = np.zeros((32, 64, 4), dtype=np.uint8)
+    pixels[:] = (20, 40, 160, 128)
+    pixels[8:20, 10:24] = (250, 60, 20, 132)
+    path.write_bytes(b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 32 +X 64\n" + pixels.tobytes())

@@ -12,8 +12,9 @@ from PIL import Image
 from backend_cases import cutout, drawer, scene_of
 from selfsight.errors import DataError
 from selfsight.synthesis.backends import backend
-from selfsight.synthesis.backends.composite.light import colour, lamps
+from selfsight.synthesis.backends.composite.light import lamps
 from selfsight.synthesis.backends.composite.shapes import SHAPES, coverage, shapes
+from selfsight.synthesis.colours import lamp_colour
 from selfsight.synthesis.files import resolved
 from selfsight.synthesis.frame import Frame, object_rows
 from selfsight.synthesis.loading import checked
@@ -153,10 +154,10 @@ def test_ground_in_the_open_is_as_bright_from_whichever_side(tmp_path: Path) -> 
 
 
 def test_white_light_is_white_low_kelvin_are_red_and_high_ones_blue() -> None:
-    assert colour(6500) == pytest.approx([1, 1, 1])
-    red, green, blue = colour(3000)
+    assert lamp_colour(6500) == pytest.approx([1, 1, 1])
+    red, green, blue = lamp_colour(3000)
     assert red > green == 1 > blue
-    red, green, blue = colour(12000)
+    red, green, blue = lamp_colour(12000)
     assert red < green == 1 < blue
 
 

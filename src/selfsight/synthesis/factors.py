@@ -83,8 +83,8 @@ FACTORS: dict[str, Factor] = {
     "ambient": _number("picture", 0, 1, 0.5, "share of the light that comes from everywhere and casts no shadow"),
     "hdri": _name("picture", "none", "surroundings that give the ambient light: `none`, or panoramas (.hdr, .exr)"),
     # The picture: camera.
-    "distance": _number("picture", 0.1, 20, 1.0, "of the camera; at 1 and 50 mm an object of size 1 fills the shorter side"),
-    "focal_length": _number("picture", 8, 400, 50.0, "millimetres on a sensor 36 mm wide"),
+    "distance": _number("picture", 0.1, 20, 1.0, "of the camera; from 1, with 50 mm, sizes and places are as given"),
+    "focal_length": _number("picture", 8, 400, 50.0, "millimetres; the picture's shorter side is 36 mm on the sensor"),
     "camera_azimuth": _number("picture", -360, 360, 0.0, "degrees by which the camera goes around the scene"),
     "camera_elevation": _number("picture", 1, 90, 45.0, "degrees of the camera above the ground"),
     # The picture: sensor.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from selfsight.manifest import encode_mask
 from selfsight.synthesis.scene import Scene, Thing
+
+Floats: TypeAlias = npt.NDArray[np.float64]
 
 LABELS = ("instances", "semantic", "boxes", "full_boxes", "visible", "depth", "normals", "keypoints", "camera")
 """What a backend may know: numbers of objects and of classes a pixel, boxes of what is seen and of the whole object, share of it
@@ -24,14 +26,46 @@ class Full(NamedTuple):
     area: int
 
 
+class Camera(NamedTuple):
+    """A pinhole. `intrinsics` [3, 3] in pixels, `pose` [4, 4] from the camera to the world in metres; axes are those of OpenCV:
+    x right, y down, z ahead."""
+
+    intrinsics: Floats
+    pose: Floats
+
+
+class Keypoint(NamedTuple):
+    """`x`, `y` in pixels; `visible` as in COCO: 2 is seen, 1 hidden, 0 outside the picture; `place` is in metres."""
+
+    x: float
+    y: float
+    visible: int
+    place: tuple[float, float, float]
+
+
+class Solid(NamedTuple):
+    """An object in space: `pose` [4, 4] from its model, which is of diameter 1, to the camera."""
+
+    pose: Floats
+    keypoints: Mapping[str, Keypoint]
+
+
 @dataclass(frozen=True)
 class Frame:
     """`image` is [height, width, 3]. `instances` [height, width] holds 0 where there is no object, else the number of the nearest
-    one, from 1 in the order of `Scene.objects`; `full` has one entry an object."""
+    one, from 1 in the order of `Scene.objects`; `full` has one entry an object.
+
+    Of rendered scenes: `depth` [height, width] in metres along the camera's axis, inf where there is nothing; `normals` [height,
+    width, 3] of length 1 as the camera has its axes, 0 where there is nothing; the camera; and a solid an object.
+    """
 
     image: npt.NDArray[np.uint8]
     instances: npt.NDArray[np.uint16]
     full: Sequence[Full]
+    depth: npt.NDArray[np.float32] | None = None
+    normals: npt.NDArray[np.float32] | None = None
+    camera: Camera | None = None
+    solids: Sequence[Solid] = ()
 
 
 def semantic(scene: Scene, frame: Frame, classes: Sequence[str]) -> npt.NDArray[np.uint8]:
@@ -40,12 +74,14 @@ def semantic(scene: Scene, frame: Frame, classes: Sequence[str]) -> npt.NDArray[
     return np.array(numbers, dtype=np.uint8)[frame.instances]
 
 
-def sample_row(scene: Scene, classes: Sequence[str], paths: Mapping[str, str]) -> dict[str, Any]:
+def sample_row(scene: Scene, classes: Sequence[str], paths: Mapping[str, str], camera: Camera | None = None) -> dict[str, Any]:
     """The row of `samples.parquet`. Of factors of objects it holds those of the first one."""
     width, height = scene.size
     row: dict[str, Any] = {"key": scene.key, **paths, "split": scene.split, "index": scene.index}
     row["label"] = None if scene.label is None else classes.index(scene.label)
     row |= {"width": width, "height": height, "group": scene.key}
+    if camera is not None:
+        row["camera"] = {"intrinsics": camera.intrinsics.ravel().tolist(), "pose": camera.pose.ravel().tolist()}
     first = scene.objects[0] if scene.objects else None
     return row | dict(scene.factors) | ({"asset": first.asset, **first.factors} if first else {})
 
@@ -71,7 +107,17 @@ def _object_row(scene: Scene, number: int, thing: Thing, frame: Frame) -> dict[s
         "mask": encode_mask(seen),
         "asset": thing.asset,
         "factors": dict(thing.factors),
+        **(_in_space(frame.solids[number - 1]) if frame.solids else {}),
     }
+
+
+def _in_space(solid: Solid) -> dict[str, Any]:
+    points = solid.keypoints.items()
+    found: dict[str, Any] = {"pose": solid.pose.ravel().tolist()}
+    if points:
+        found["keypoints"] = {name: [point.x, point.y, point.visible] for name, point in points}
+        found["keypoints_3d"] = {name: list(point.place) for name, point in points}
+    return found
 
 
 def box_of(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:

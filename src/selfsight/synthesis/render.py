@@ -6,10 +6,13 @@
     train/bolt/000012.png                                 SPLIT/CLASS/NUMBER.png; SPLIT/NUMBER.png without a label a picture
     labels/instances/train/000012.png                     numbers of objects, 16 bits
     labels/semantic/train/000012.png                      numbers of classes, 8 bits
+    labels/depth/train/000012.npz                         of rendered scenes: `depth` in metres, 32 bits
+    labels/normals/train/000012.npz                       and `normals`, 16 bits
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +26,7 @@ from PIL import Image
 from selfsight import __version__
 from selfsight.manifest import DatasetInfo, Writer
 from selfsight.runs import room_for
-from selfsight.synthesis.backends import Backend, backend
+from selfsight.synthesis.backends import BACKENDS, Backend, backend
 from selfsight.synthesis.crew import Crew
 from selfsight.synthesis.frame import object_rows, sample_row, semantic
 from selfsight.synthesis.sampler import counts, sample
@@ -71,9 +74,11 @@ class Order:
             provenance=made,
         )
 
-    def pen(self) -> Callable[[Job], Rows]:
-        """What draws a picture in the process that asks."""
-        return partial(_draw, self, backend(self.spec.backend, self.base))
+    def pen(self, threads: int = 0) -> Callable[[Job], Rows]:
+        """What draws a picture in the process that asks, with so many threads; 0 leaves their number to the backend."""
+        drawer = backend(self.spec.backend, self.base)
+        drawer.settings, drawer.threads = self.spec.render, threads
+        return partial(_draw, self, drawer)
 
 
 def render(order: Order, workers: int, crew: Crew[Job, Rows] | None = None) -> Iterator[tuple[int, int]]:
@@ -86,10 +91,16 @@ def render(order: Order, workers: int, crew: Crew[Job, Rows] | None = None) -> I
     with Writer(order.folder, order.info(), going_on=True, order=lambda key: place[key]) as writer:
         missing = [job for job in jobs if _key(job) not in writer.done]
         yield len(jobs) - len(missing), len(jobs)
-        crew = crew or Crew(order.pen, workers)
+        crew = crew or _crew(order, workers)
         for number, rows in enumerate(crew.made(missing), len(jobs) - len(missing) + 1):
             writer.add(*rows)
             yield number, len(jobs)
+
+
+def _crew(order: Order, workers: int) -> Crew[Job, Rows]:
+    """Workers share the cores."""
+    threads = max(1, len(os.sched_getaffinity(0)) // workers) if workers else 0
+    return Crew(partial(order.pen, threads), workers, lifetime=BACKENDS[order.spec.backend].lifetime)
 
 
 def _key(job: Job) -> str:
@@ -105,8 +116,12 @@ def _draw(order: Order, backend: Backend, job: Job) -> Rows:
     _write(order.folder / paths["path"], frame.image)
     _write(order.folder / paths["instances"], frame.instances)
     _write(order.folder / paths["semantic"], semantic(scene, frame, classes))
+    for label, values in (("depth", frame.depth), ("normals", frame.normals)):
+        if values is not None:
+            paths[label] = f"labels/{label}/{scene.key}.npz"
+            _write_values(order.folder / paths[label], label, values)
     told = scene.only(backend.factors)
-    return Rows(sample_row(told, classes, paths), object_rows(told, frame))
+    return Rows(sample_row(told, classes, paths, frame.camera), object_rows(told, frame))
 
 
 def _write(path: Path, pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> None:
@@ -114,3 +129,10 @@ def _write(path: Path, pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -
     path.parent.mkdir(parents=True, exist_ok=True)
     with room_for(path):
         Image.fromarray(pixels).save(path, "PNG", compress_level=1)
+
+
+def _write_values(path: Path, name: str, values: npt.NDArray[np.float32]) -> None:
+    """Normals need no more than the 11 bits of a half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with room_for(path):
+        np.savez_compressed(path, **{name: values if name == "depth" else values.astype(np.float16)})  # type: ignore[arg-type]

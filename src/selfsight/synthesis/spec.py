@@ -21,7 +21,7 @@ spread them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -71,12 +71,21 @@ class ClassSpec(Settings):
         return assets
 
 
+class RenderSettings(Settings):
+    """How a backend that traces rays does it."""
+
+    samples: int = Field(16, ge=1, le=65536, description="rays a pixel")
+    denoise: bool = True
+    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto takes a GPU where there is one")
+
+
 class SynthSpec(Settings):
     """A set of pictures. `mixed` lets each object draw its own class, so that a picture has no label of its own."""
 
     name: str
     size: Annotated[tuple[int, int], BeforeValidator(_square)] = (128, 128)
     backend: str = "composite"
+    render: RenderSettings = RenderSettings()
     classes: dict[str, ClassSpec]
     mixed: bool = False
     distractors: Names = ()

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from selfsight.errors import ConfigError, nearest
 from selfsight.synthesis.backends.base import Backend
+from selfsight.synthesis.backends.blender import Blender
 from selfsight.synthesis.backends.composite import Composite
 
-BACKENDS: dict[str, type[Backend]] = {"composite": Composite}
+BACKENDS: dict[str, type[Backend]] = {"blender": Blender, "composite": Composite}
 
 
 def backend(name: str, base: Path) -> Backend:

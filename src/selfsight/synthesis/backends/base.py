@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from selfsight.synthesis.frame import Frame
 from selfsight.synthesis.scene import Scene
-from selfsight.synthesis.spec import SynthSpec
+from selfsight.synthesis.spec import RenderSettings, SynthSpec
 
 
 class Backend(ABC):
@@ -28,10 +28,15 @@ class Backend(ABC):
     """Endings of files of `asset` and of each factor of kind `name`."""
     distractors: ClassVar[tuple[str, ...]]
     """Things of no class where a spec names none."""
+    lifetime: ClassVar[int] = 5000
+    """Pictures after which the process that draws is replaced."""
 
     def __init__(self, base: Path) -> None:
         self.base = base
         """The folder that files of a spec are relative to."""
+        self.settings = RenderSettings()
+        self.threads = 0
+        """Of this process; 0 leaves it to the backend."""
 
     @abstractmethod
     def check(self, spec: SynthSpec) -> None:

@@ -11,10 +11,11 @@ from PIL import Image, ImageFilter
 
 from selfsight.synthesis.backends.base import Backend
 from selfsight.synthesis.backends.composite.layers import COVERED, Layer, layer
-from selfsight.synthesis.backends.composite.light import GAMMA, Lamp, lamps, lit, shading
+from selfsight.synthesis.backends.composite.light import Lamp, lamps, lit, shading
 from selfsight.synthesis.backends.composite.paint import GROUNDS, TEXTURES, ground
-from selfsight.synthesis.backends.composite.pictures import Pictures
 from selfsight.synthesis.backends.composite.shapes import SHAPES
+from selfsight.synthesis.backends.pictures import Pictures
+from selfsight.synthesis.colours import GAMMA
 from selfsight.synthesis.factors import FACTORS
 from selfsight.synthesis.frame import Frame
 from selfsight.synthesis.scene import Scene

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from selfsight.synthesis.backends.composite.paint import TEXTURES, surface
-from selfsight.synthesis.backends.composite.pictures import Pictures
 from selfsight.synthesis.backends.composite.shapes import SHAPES, coverage
+from selfsight.synthesis.backends.pictures import Pictures
 from selfsight.synthesis.frame import Full, box_of
 from selfsight.synthesis.scene import Scene, Thing
 

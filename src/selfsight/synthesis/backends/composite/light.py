@@ -1,6 +1,6 @@
 """Lamps over a flat scene: directions, colours, shadows and the shading of slightly domed things.
 
-Light is counted in linear values; sRGB is taken as their power 1 / 2.2. On ground without shadow the lamps give the same light
+Light is counted in linear values. On ground without shadow the lamps give the same light
 from whichever side and height they shine, so that only shadows and shading tell of these.
 """
 
@@ -12,21 +12,16 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from selfsight.synthesis.colours import GAMMA, lamp_colour
 from selfsight.synthesis.scene import Scene
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 
-GAMMA = 2.2
 _DOME = 0.6
 """Sine of the tilt of a thing's surface at its outline."""
 _HEIGHT = 0.16
 """How high a thing stands, in its diameters."""
 _BRIGHTEST = 1.9
-_WHITE = 6500.0
-_WAVELENGTHS = np.array([610e-9, 549e-9, 468e-9])
-"""Of red, green and blue in metres: the dominant ones of sRGB's primaries, about."""
-_RADIATION = 0.014387769
-"""Planck's second radiation constant h c / k, in metres times kelvin."""
 
 
 class Lamp(NamedTuple):
@@ -49,16 +44,6 @@ def lamps(scene: Scene) -> list[Lamp]:
     return [Lamp(across * math.sin(turn), -across * math.cos(turn), math.sin(elevation)) for turn in turns]
 
 
-def colour(kelvin: float) -> Floats:
-    """[3]: a black body's radiance at three wavelengths, over that at 6500 K and with green as 1 (Planck's law)."""
-
-    def radiance(temperature: float) -> npt.NDArray[np.float64]:
-        return 1 / np.expm1(_RADIATION / (_WAVELENGTHS * temperature))
-
-    relative = radiance(kelvin) / radiance(_WHITE)
-    return (relative / relative[1]).astype(np.float32)
-
-
 def shading(lamp: Lamp, x: Floats, y: Floats) -> Floats:
     """Light of one lamp on a dome at places in radii from its middle, over that on flat ground."""
     tilt = np.minimum(np.float32(_DOME) * np.hypot(x, y), np.float32(_DOME))
@@ -72,7 +57,7 @@ def lit(albedo: Floats, lamplight: Floats, scene: Scene) -> Floats:
     ambient = scene.number("ambient")
     light = np.full(albedo.shape, np.float32(ambient), dtype=np.float32)
     if len(lamplight):
-        light += np.float32(1 - ambient) * lamplight.mean(0)[..., None] * colour(scene.number("light_temperature"))
+        light += np.float32(1 - ambient) * lamplight.mean(0)[..., None] * lamp_colour(scene.number("light_temperature"))
     linear = np.clip(albedo * light * np.float32(scene.number("light")), 0, 1)
     shown: Floats = np.power(linear, np.float32(1 / GAMMA))
     return shown

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import math
 from typing import TypeAlias
 
@@ -10,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from selfsight.synthesis.backends.pictures import cropped, scaled
+from selfsight.synthesis.colours import ground_colour, thing_colour
 from selfsight.synthesis.patterns import PATTERNS
 from selfsight.synthesis.scene import Scene, Thing
 
@@ -22,18 +23,6 @@ _GROUND_PERIOD = 0.16
 """Of a pattern on the ground, in shorter sides."""
 _FAINT = 0.35
 _CELLS = (3, 7, 15, 31)
-
-
-def thing_colour(thing: Thing) -> Floats:
-    return _rgb(thing.number("hue"), thing.number("saturation"), thing.number("brightness"))
-
-
-def ground_colour(scene: Scene) -> Floats:
-    return _rgb(*(scene.number(f"background_{part}") for part in ("hue", "saturation", "brightness")))
-
-
-def _rgb(hue: float, saturation: float, brightness: float) -> Floats:
-    return np.array(colorsys.hsv_to_rgb(hue % 360 / 360, saturation, brightness), dtype=np.float32)
 
 
 def modulated(base: Floats, pattern: Floats) -> Floats:
@@ -74,7 +63,7 @@ def tiled(image: Image.Image, u: Floats, v: Floats, period: float) -> Floats:
     small = np.asarray(image.resize((count, count), Image.Resampling.BOX, (left, top, left + side, top + side), reducing_gap=2.0))
     row, column = ((values - np.floor(values)) * count for values in (v, u))
     pixels = small[np.minimum(row.astype(np.intp), count - 1), np.minimum(column.astype(np.intp), count - 1)]
-    return _scaled(pixels)
+    return scaled(pixels)
 
 
 def ground(scene: Scene, photograph: Image.Image | None) -> Floats:
@@ -104,19 +93,3 @@ def clouds(size: tuple[int, int], rng: np.random.Generator) -> Floats:
         grid = Image.fromarray(rng.uniform(-1, 1, (cells, cells)).astype(np.float32))
         total += np.asarray(grid.resize(size, Image.Resampling.BICUBIC)) * np.float32(0.5**octave)
     return total
-
-
-def cropped(photograph: Image.Image, size: tuple[int, int], rng: np.random.Generator) -> Floats:
-    """A part of the photograph of the picture's shape, from half of what fits to all, and not enlarged where it need not be."""
-    fits = min(photograph.width / size[0], photograph.height / size[1])
-    share, across, down = rng.uniform(0.5, 1), rng.uniform(), rng.uniform()
-    scale = min(fits, max(fits * share, 1.0))
-    width, height = size[0] * scale, size[1] * scale
-    left, top = across * (photograph.width - width), down * (photograph.height - height)
-    part = photograph.resize(size, Image.Resampling.BILINEAR, (left, top, left + width, top + height), reducing_gap=2.0)
-    return _scaled(np.asarray(part))
-
-
-def _scaled(pixels: npt.NDArray[np.uint8]) -> Floats:
-    """Bytes as values from 0 to 1."""
-    return pixels.astype(np.float32) / np.float32(255)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from selfsight.errors import DataError
+
+Floats: TypeAlias = npt.NDArray[np.float32]
 
 _MOST_PIXELS = 100_000_000
 _KEPT = 256 * 2**20
@@ -88,3 +91,19 @@ def _cutout(image: Image.Image, path: Path) -> Cutout:
         last = levels[-1]
         levels.append(last.resize(((last.width + 1) // 2, (last.height + 1) // 2), Image.Resampling.BOX))
     return Cutout(tuple(levels), radius)
+
+
+def cropped(photograph: Image.Image, size: tuple[int, int], rng: np.random.Generator) -> Floats:
+    """A part of the photograph of the picture's shape, from half of what fits to all, and not enlarged where it need not be."""
+    fits = min(photograph.width / size[0], photograph.height / size[1])
+    share, across, down = rng.uniform(0.5, 1), rng.uniform(), rng.uniform()
+    scale = min(fits, max(fits * share, 1.0))
+    width, height = size[0] * scale, size[1] * scale
+    left, top = across * (photograph.width - width), down * (photograph.height - height)
+    part = photograph.resize(size, Image.Resampling.BILINEAR, (left, top, left + width, top + height), reducing_gap=2.0)
+    return scaled(np.asarray(part))
+
+
+def scaled(pixels: npt.NDArray[np.uint8]) -> Floats:
+    """Bytes as values from 0 to 1."""
+    return pixels.astype(np.float32) / np.float32(255)

@@ -1,0 +1,265 @@
+"""Models: built-in solids and files, each as one mesh of diameter 1 about the origin, which looks along -y with z upwards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from selfsight.errors import DataError
+from selfsight.synthesis.backends.blender.loaded import blender, quiet
+from selfsight.synthesis.backends.blender.silhouettes import Edges, edges
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+_MESHES = ("MESH", "CURVE", "SURFACE", "FONT", "META")
+_KEYPOINT = "keypoint."
+"""How the names of vertex groups begin that are keypoints, at the middle of their vertices."""
+_STEPS = 300
+
+
+@dataclass(frozen=True)
+class Model:
+    """`mesh` is Blender's. `points` [n, 3], `triangles` [f, 3]; `own` says whether it has materials of its own."""
+
+    mesh: Any
+    points: Floats
+    triangles: npt.NDArray[np.intp]
+    edges: Edges
+    own: bool
+    keypoints: Mapping[str, Floats] = field(default_factory=dict)
+
+
+def _sphere(bpy: Any) -> None:
+    # So many faces that its outline is within a ten-thousandth of the circle.
+    bpy.ops.mesh.primitive_ico_sphere_add(subdivisions=7, radius=0.5)
+    _made(bpy).data.shade_smooth()
+
+
+def _cube(bpy: Any) -> None:
+    bpy.ops.mesh.primitive_cube_add(size=1)
+
+
+def _cone(bpy: Any) -> None:
+    bpy.ops.mesh.primitive_cone_add(vertices=96, radius1=0.5, depth=1)
+    _round(bpy)
+
+
+def _cylinder(bpy: Any) -> None:
+    bpy.ops.mesh.primitive_cylinder_add(vertices=96, radius=0.35, depth=1)
+    _round(bpy)
+
+
+def _torus(bpy: Any) -> None:
+    bpy.ops.mesh.primitive_torus_add(major_segments=96, minor_segments=32, major_radius=0.35, minor_radius=0.14)
+    _made(bpy).data.shade_smooth()
+
+
+def _pyramid(bpy: Any) -> None:
+    bpy.ops.mesh.primitive_cone_add(vertices=4, radius1=0.6, depth=0.9)
+
+
+def _capsule(bpy: Any) -> None:
+    bpy.ops.mesh.primitive_uv_sphere_add(segments=64, ring_count=32, radius=0.3)
+    mesh = _made(bpy).data
+    for vertex in mesh.vertices:
+        vertex.co.z += 0.35 if vertex.co.z > 0 else -0.35
+    mesh.shade_smooth()
+
+
+def _suzanne(bpy: Any) -> None:
+    bpy.ops.mesh.primitive_monkey_add(size=1)
+    monkey = _made(bpy)
+    smooth = monkey.modifiers.new("smooth", "SUBSURF")
+    smooth.levels = smooth.render_levels = 2
+    monkey.data.shade_smooth()
+
+
+def _round(bpy: Any) -> None:
+    """Smooth around, sharp at the rims."""
+    mesh = _made(bpy).data
+    mesh.shade_smooth()
+    mesh.set_sharp_from_angle(angle=math.radians(30))
+
+
+def _made(bpy: Any) -> Any:
+    return bpy.context.view_layer.objects.active
+
+
+SOLIDS: dict[str, Callable[[Any], None]] = {
+    "model/sphere": _sphere,
+    "model/cube": _cube,
+    "model/cone": _cone,
+    "model/cylinder": _cylinder,
+    "model/torus": _torus,
+    "model/pyramid": _pyramid,
+    "model/capsule": _capsule,
+    "model/suzanne": _suzanne,
+}
+_SUZANNE = {
+    "eye.left": (0.43, -0.77, 0.22),
+    "eye.right": (-0.43, -0.77, 0.22),
+    "nose": (0.0, -0.84, -0.1),
+    "chin": (0.0, -0.69, -0.93),
+    "ear.left": (1.31, 0.1, 0.23),
+    "ear.right": (-1.31, 0.1, 0.23),
+}
+"""About where they are when she is of diameter 1; the nearest vertex is taken."""
+
+
+def _blend(bpy: Any, path: Path) -> None:
+    with bpy.data.libraries.load(str(path), link=False) as (there, here):
+        here.objects = list(there.objects)
+    for each in here.objects:
+        bpy.context.scene.collection.objects.link(each)
+
+
+_READERS: dict[str, Callable[[Any, Path], Any]] = {
+    ".blend": _blend,
+    ".glb": lambda bpy, path: bpy.ops.import_scene.gltf(filepath=str(path)),
+    ".gltf": lambda bpy, path: bpy.ops.import_scene.gltf(filepath=str(path)),
+    ".obj": lambda bpy, path: bpy.ops.wm.obj_import(filepath=str(path)),
+    ".ply": lambda bpy, path: bpy.ops.wm.ply_import(filepath=str(path)),
+    ".stl": lambda bpy, path: bpy.ops.wm.stl_import(filepath=str(path)),
+    ".usd": lambda bpy, path: bpy.ops.wm.usd_import(filepath=str(path)),
+    ".usda": lambda bpy, path: bpy.ops.wm.usd_import(filepath=str(path)),
+    ".usdc": lambda bpy, path: bpy.ops.wm.usd_import(filepath=str(path)),
+    ".usdz": lambda bpy, path: bpy.ops.wm.usd_import(filepath=str(path)),
+}
+SUFFIXES = tuple(_READERS)
+
+
+class Models:
+    """Models by name, files relative to `base`; each is read once in a process."""
+
+    _read: ClassVar[dict[str, Model]] = {}
+    """Of the process, as Blender is."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+
+    def model(self, name: str) -> Model:
+        """`DataError` where it is no model that Blender can read, or holds no surface."""
+        path = None if name in SOLIDS else (self.base / name).absolute()
+        key = name if path is None else f"{path}:{path.stat().st_mtime_ns}"
+        if key not in self._read:
+            self._read[key] = _model(name, path)
+        return self._read[key]
+
+
+def _model(name: str, path: Path | None) -> Model:
+    bpy = blender()
+    workshop = bpy.data.scenes.new("workshop")
+    try:
+        with quiet(), bpy.context.temp_override(scene=workshop, view_layer=workshop.view_layers[0]):
+            if path is None:
+                SOLIDS[name](bpy)
+            else:
+                _imported(bpy, path)
+            there = list(workshop.collection.all_objects)
+            mesh = _joined(bpy, workshop, there)
+            if mesh is None or not len(mesh.polygons):
+                raise DataError(f"{path}: holds no surface; expected a model with faces")
+            named = _named(there) if path else {}
+    finally:
+        for each in list(workshop.collection.all_objects):
+            bpy.data.objects.remove(each)
+        bpy.data.scenes.remove(workshop)
+    return _of_unit_size(mesh, named, name)
+
+
+def _imported(bpy: Any, path: Path) -> None:
+    try:
+        _READERS[path.suffix.lower()](bpy, path)
+    except (RuntimeError, OSError, ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        # Importers are add-ons, which raise whatever a damaged file leads them to.
+        why = str(error).strip().splitlines()
+        raise DataError(f"{path}: cannot be read as a model ({why[-1] if why else type(error).__name__})") from None
+
+
+def _joined(bpy: Any, workshop: Any, there: list[Any]) -> Any | None:
+    """One mesh of all that is rendered, modifiers applied as for the final picture; None where there is nothing."""
+    shown = [each for each in there if each.type in _MESHES and not each.hide_render]
+    for modifier in (modifier for each in shown for modifier in each.modifiers):
+        modifier.show_viewport = modifier.show_render
+        if modifier.type in ("SUBSURF", "MULTIRES"):
+            modifier.levels = modifier.render_levels
+    for each in shown:
+        each.hide_viewport = False
+    depsgraph = workshop.view_layers[0].depsgraph
+    depsgraph.update()
+    parts = []
+    for each in shown:
+        mesh = bpy.data.meshes.new_from_object(each.evaluated_get(depsgraph), depsgraph=depsgraph)
+        mesh.transform(each.matrix_world)
+        if each.matrix_world.determinant() < 0:
+            mesh.flip_normals()
+        parts.append(bpy.data.objects.new("part", mesh))
+    for part in parts:
+        workshop.collection.objects.link(part)
+    if len(parts) > 1:
+        with bpy.context.temp_override(active_object=parts[0], selected_editable_objects=parts, selected_objects=parts):
+            bpy.ops.object.join()
+    return parts[0].data if parts else None
+
+
+def _named(there: list[Any]) -> dict[str, Floats]:
+    """Keypoints: empties by their names, and vertex groups whose names begin with `keypoint.`."""
+    found = {each.name: np.array(each.matrix_world.translation) for each in there if each.type == "EMPTY" and not each.children}
+    for each in there:
+        if each.type != "MESH":
+            continue
+        for group in each.vertex_groups:
+            if group.name.startswith(_KEYPOINT):
+                of = [v.co for v in each.data.vertices if any(g.group == group.index for g in v.groups)]
+                if of:
+                    middle = np.array(of).mean(0)
+                    found[group.name.removeprefix(_KEYPOINT)] = np.array(each.matrix_world)[:3] @ [*middle, 1.0]
+    return found
+
+
+def _of_unit_size(mesh: Any, keypoints: Mapping[str, Floats], name: str) -> Model:
+    from mathutils import Matrix  # it comes with bpy
+
+    points = np.empty(3 * len(mesh.vertices), dtype=np.float32)
+    mesh.vertices.foreach_get("co", points)
+    middle, radius = _sphere_about(points.reshape(-1, 3).astype(np.float64))
+    if not np.isfinite(radius) or radius <= 0:
+        raise DataError(f"{name}: has no extent; expected a model with faces")
+    scale = 0.5 / radius
+    mesh.transform(Matrix.Diagonal((scale, scale, scale, 1.0)) @ Matrix.Translation((-middle).tolist()))
+    own = any(material is not None for material in mesh.materials)
+    if not len(mesh.materials):
+        mesh.materials.append(None)
+    mesh.vertices.foreach_get("co", points)
+    mesh.calc_loop_triangles()
+    triangles = np.empty(3 * len(mesh.loop_triangles), dtype=np.int32)
+    mesh.loop_triangles.foreach_get("vertices", triangles)
+    corners = triangles.reshape(-1, 3).astype(np.intp)
+    mesh.use_fake_user = True
+    there = points.reshape(-1, 3).astype(np.float64)
+    moved = {name: (place - middle) * scale for name, place in keypoints.items()}
+    if name == "model/suzanne":
+        moved = {name: there[np.linalg.norm(there - place, axis=1).argmin()] for name, place in _SUZANNE.items()}
+    return Model(mesh, there, corners, edges(corners), own, moved)
+
+
+def _sphere_about(points: Floats) -> tuple[Floats, float]:
+    """(middle, radius) of a sphere that holds all points: about the middle of their box, or a smaller one.
+
+    The middle moves to the farthest point by less and less, which comes near that of the smallest sphere (Badoiu and
+    Clarkson, 2003).
+    """
+    middle = (points.min(0) + points.max(0)) / 2
+    best = middle, float(np.linalg.norm(points - middle, axis=1).max())
+    for step in range(1, _STEPS):
+        distance = np.linalg.norm(points - middle, axis=1)
+        if distance.max() < best[1]:
+            best = middle, float(distance.max())
+        middle = middle + (points[distance.argmax()] - middle) / (step + 1)
+    return best
