@@ -104,7 +104,7 @@ def test_a_factor_changes_the_picture_and_only_those_that_move_change_masks(name
         with pytest.raises(ConfigError, match=f"factors.{factor}: the backend {name} does not draw it"):
             scene_of(name, tmp_path, factors={factor: VALUES[factor][0]})
         return
-    others = {"texture": "dots"} if factor == "texture_scale" else {}
+    others = {"texture": "dots"} if factor in ("texture_scale", "texture_contrast") else {}
     others |= {"background_saturation": 0.5} if factor == "background_hue" else {}
     others |= {"rotation": 30} if factor in ("roughness", "metallic") else {}
     # The second picture is of a cut-out or a star, which a turn changes.

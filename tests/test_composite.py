@@ -18,7 +18,7 @@ from selfsight.synthesis.colours import lamp_colour
 from selfsight.synthesis.files import resolved
 from selfsight.synthesis.frame import Frame, object_rows
 from selfsight.synthesis.loading import checked
-from selfsight.synthesis.patterns import PATTERNS
+from selfsight.synthesis.patterns import PATTERNS, evened
 from selfsight.synthesis.spec import SynthSpec
 
 
@@ -147,6 +147,18 @@ def test_light_is_counted_in_linear_values(tmp_path: Path) -> None:
     assert dim / bright == pytest.approx([0.5 ** (1 / 2.2)] * 3, rel=0.02)
 
 
+@pytest.mark.parametrize("light", [0.3, 1.0, 3.0])
+def test_the_camera_evens_out_the_light_as_far_as_it_is_told(tmp_path: Path, light: float) -> None:
+    """Nothing is lost of highlights that it brings back: the picture is the same under any light."""
+    factors = {"light": light, "texture": "dots", "saturation": 0, "background_saturation": 0}
+    even = drawn(tmp_path, "shape/star", **factors, auto_exposure=1).image.astype(int)
+    assert even.mean() == pytest.approx(127.5, abs=1)
+    assert np.abs(even - drawn(tmp_path, "shape/star", **factors | {"light": 1}, auto_exposure=1).image).max() <= 1
+    plain = {"light": min(light, 1.5), "count": 0, "background_saturation": 0}
+    none, half = (drawn(tmp_path, "shape/star", **plain, auto_exposure=share).image.mean() / 255 for share in (0, 0.5))
+    assert half == pytest.approx(math.sqrt(0.5 * none), abs=0.005)
+
+
 def test_ground_in_the_open_is_as_bright_from_whichever_side(tmp_path: Path) -> None:
     views = [drawn(tmp_path, "shape/disc", count=0, light_azimuth=a, light_elevation=e).image for a, e in ((0, 20), (200, 80))]
     assert np.array_equal(*views)
@@ -259,4 +271,12 @@ def test_patterns_of_a_surface_turn_with_it(tmp_path: Path) -> None:
 
     assert np.abs(np.rot90(image(0)) - image(90)).mean() < 1
     assert np.abs(image(0) - image(45)).mean() > 5
-    assert len(PATTERNS) == 8
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_no_pattern_is_brighter_or_of_more_contrast_than_another(name: str) -> None:
+    rng = np.random.default_rng(0)
+    v, u = (np.mgrid[0:400, 0:400] + 0.5) / 20 - 10.0
+    even = evened(name, u, v, rng)
+    assert even.mean() == pytest.approx(0, abs=0.06)
+    assert even.std() == pytest.approx(1, abs=0.06)

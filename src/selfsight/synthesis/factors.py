@@ -59,6 +59,7 @@ FACTORS: dict[str, Factor] = {
     # Objects: surface.
     "texture": _name("object", "own", "its surface: `own`, a built-in pattern, or an image"),
     "texture_scale": _number("object", 0.02, 2, 0.25, "period of the pattern in diameters of the object"),
+    "texture_contrast": _number("object", 0, 1, 0.75, "deviation of a built-in pattern; 1 is half-way to black and white"),
     "hue": _number("object", -360, 720, _spread(0, 360), "degrees on the colour circle; where a surface has no own colours"),
     "saturation": _number("object", 0, 1, 0.5, "0 is grey; where a surface has no own colours"),
     "brightness": _number("object", 0, 1, 0.7, "0 is black; where a surface has no own colours"),
@@ -88,6 +89,7 @@ FACTORS: dict[str, Factor] = {
     "camera_azimuth": _number("picture", -360, 360, 0.0, "degrees by which the camera goes around the scene"),
     "camera_elevation": _number("picture", 1, 90, 45.0, "degrees of the camera above the ground"),
     # The picture: sensor.
+    "auto_exposure": _number("picture", 0, 1, 0.0, "how far the camera evens out the mean: 0 not at all, 1 to middle grey"),
     "blur": _number("picture", 0, 20, 0.0, "deviation of a Gaussian in pixels"),
     "noise": _number("picture", 0, 1, 0.01, "deviation a pixel and channel; 1 is full scale"),
     "jpeg": _whole(1, 100, 100, "quality at which the picture was compressed once; 100 is not at all"),

@@ -113,11 +113,11 @@ def _object_row(scene: Scene, number: int, thing: Thing, frame: Frame) -> dict[s
 
 def _in_space(solid: Solid) -> dict[str, Any]:
     points = solid.keypoints.items()
-    found: dict[str, Any] = {"pose": solid.pose.ravel().tolist()}
-    if points:
-        found["keypoints"] = {name: [point.x, point.y, point.visible] for name, point in points}
-        found["keypoints_3d"] = {name: list(point.place) for name, point in points}
-    return found
+    return {
+        "pose": solid.pose.ravel().tolist(),
+        "keypoints": {name: [point.x, point.y, point.visible] for name, point in points} or None,
+        "keypoints_3d": {name: list(point.place) for name, point in points} or None,
+    }
 
 
 def box_of(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:

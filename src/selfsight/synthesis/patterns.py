@@ -1,4 +1,8 @@
-"""Patterns of surfaces: functions of the place, u and v in periods, to values between -1 and 1."""
+"""Patterns of surfaces: functions of the place, u and v in periods.
+
+As such they take values between -1 and 1. `evened` gives each of them the same mean and deviation, so that what has one pattern
+is neither brighter nor of more contrast than what has another, and a network cannot tell them by that alone.
+"""
 
 from __future__ import annotations
 
@@ -68,3 +72,21 @@ PATTERNS: dict[str, Callable[[Floats, Floats, Rng], Floats]] = {
     "stripes": _stripes,
     "zigzag": _zigzag,
 }
+
+_LEVELS: dict[str, tuple[float, float]] = {
+    "bricks": (0.252, 0.740),
+    "cells": (0.057, 0.706),
+    "checks": (0.0, 0.796),
+    "dots": (-0.364, 0.644),
+    "grid": (0.037, 0.749),
+    "rings": (0.0, 0.802),
+    "stripes": (0.0, 0.802),
+    "zigzag": (0.0, 0.802),
+}
+"""Mean and deviation of each over many periods."""
+
+
+def evened(name: str, u: Floats, v: Floats, rng: Rng) -> Floats:
+    """The pattern with mean 0 and deviation 1 over many periods."""
+    mean, deviation = _LEVELS[name]
+    return (PATTERNS[name](u, v, rng) - mean) / deviation

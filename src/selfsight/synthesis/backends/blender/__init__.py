@@ -69,10 +69,10 @@ class Blender(Backend):
         place.configure(self.settings, self.threads)
         eye, placed = arranged(scene, self.base)
         place.set(scene, eye, placed, self.base, self.pictures)
-        passes = rendered()
+        passes = rendered(place.scene.name)
         objects = [one for one in placed if one.thing.name is not None]
         numbers, depth, normals = corrected(place, eye, passes, len(objects))
-        linear = np.clip(passes["Combined"][..., :3], 0, 1)
+        linear = np.maximum(passes["Combined"][..., :3], 0)
         return Frame(
             exposed(np.power(linear, np.float32(1 / GAMMA)), scene),
             numbers,

@@ -46,7 +46,7 @@ def _bodies(bpy: Any, world: Any, things: Sequence[tuple[Model, Pose]], height: 
     world.rigidbody_world.solver_iterations = 20
     world.rigidbody_world.substeps_per_frame = 10
     world.render.fps = _FRAMES
-    floor = _add(bpy, world, _slab(bpy), np.eye(4))
+    floor = _add(bpy, world, _slab(bpy), Pose(np.eye(3), 1.0, np.array([0.0, 0.0, -0.5])).matrix())
     floor.rigid_body.type = "PASSIVE"
     floor.rigid_body.collision_shape = "BOX"
     floor.rigid_body.friction = 0.6
@@ -96,7 +96,7 @@ def _add(bpy: Any, world: Any, mesh: Any, matrix: Any) -> Any:
 def _slab(bpy: Any) -> Any:
     """A metre thick, so that nothing falls through it between two steps."""
     mesh = bpy.data.meshes.new("floor")
-    corners = [(x, y, z) for x in (-1000.0, 1000.0) for y in (-1000.0, 1000.0) for z in (-1.0, 0.0)]
+    corners = [(x, y, z) for x in (-1000.0, 1000.0) for y in (-1000.0, 1000.0) for z in (-0.5, 0.5)]
     faces = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
     mesh.from_pydata(corners, [], faces)
     return mesh

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from selfsight.errors import ConfigError
@@ -18,6 +19,7 @@ _WHEELS = {(3, 11): "4.5", (3, 13): "5.1"}
 @cache
 def blender() -> Any:
     """The module `bpy` with Cycles enabled; `ConfigError` where it is not installed or there is none for this Python."""
+    _forget_paths()
     try:
         with quiet():
             import bpy
@@ -29,6 +31,12 @@ def blender() -> Any:
         bpy.ops.wm.read_factory_settings(use_empty=True)
         bpy.ops.preferences.addon_enable(module="cycles")
     return bpy
+
+
+def _forget_paths() -> None:
+    """Blender puts its own folders before all others, and a process that is started anew inherits them. Its module is not found
+    there, only a part of it that has the same name."""
+    sys.path[:] = [path for path in sys.path if not {"bpy", "scripts"} <= set(Path(path).parts)]
 
 
 def _missing(python: tuple[int, int]) -> str:

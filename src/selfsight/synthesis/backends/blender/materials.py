@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from selfsight.synthesis.backends.blender.loaded import blender
 from selfsight.synthesis.colours import GAMMA
-from selfsight.synthesis.patterns import PATTERNS
+from selfsight.synthesis.patterns import PATTERNS, evened
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 
@@ -20,6 +20,8 @@ _PERIODS = 4
 """Of a pattern in its image; each pattern but those of `_MIRRORED` repeats after so many."""
 _MIRRORED = frozenset({"rings", "cells"})
 _PIXELS = 512
+_REACH = 2.0
+"""Deviations of a pattern that its image holds to either side of the mean."""
 
 
 class Surface:
@@ -65,16 +67,19 @@ class Surface:
             value = self.ramp.outputs["Color"]
         link(value, self.shader.inputs["Base Color"])
 
-    def finish(self, roughness: float, metallic: float) -> None:
+    def finish(self, roughness: float, metallic: float, shine: float = 0.5) -> None:
+        """Without `shine` it is as bright as its colour from wherever it is seen."""
+        self.shader.inputs["Specular IOR Level"].default_value = shine
         self.shader.inputs["Roughness"].default_value = roughness
         self.shader.inputs["Metallic"].default_value = metallic
 
     def colour(self, base: Floats, contrast: float = 1.0) -> None:
-        """sRGB [3]; patterns go from darker to lighter than it."""
+        """sRGB [3]; patterns go from darker to lighter than it, as far as in a flat scene."""
         if self.ramp is None:
             self.shader.inputs["Base Color"].default_value = _linear(base)
             return
-        dark, light = base - base * np.float32(0.6 * contrast), base + (1 - base) * np.float32(0.5 * contrast)
+        reach = np.float32(_REACH * contrast)
+        dark, light = base - base * np.float32(0.6) * reach, base + (1 - base) * np.float32(0.5) * reach
         for element, shade in zip(self.ramp.color_ramp.elements, (dark, base, light), strict=True):
             element.color = _linear(shade)
 
@@ -141,7 +146,7 @@ def drawn_image(name: str, pixels: Floats) -> Any:
 def _pattern(name: str) -> Floats:
     place = (np.arange(_PIXELS) + 0.5) / _PIXELS * _PERIODS - (_PERIODS / 2 if name in _MIRRORED else 0)
     u, v = np.meshgrid(place, place)
-    values = PATTERNS[name](u, v, np.random.default_rng(0)) / 2 + 0.5
+    values = evened(name, u, v, np.random.default_rng(0)) / (2 * _REACH) + 0.5
     return np.repeat(values[..., None], 3, axis=2).astype(np.float32)
 
 

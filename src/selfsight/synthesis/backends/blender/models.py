@@ -191,8 +191,8 @@ def _joined(bpy: Any, workshop: Any, there: list[Any]) -> Any | None:
             modifier.levels = modifier.render_levels
     for each in shown:
         each.hide_viewport = False
+    workshop.view_layers[0].update()
     depsgraph = workshop.view_layers[0].depsgraph
-    depsgraph.update()
     parts = []
     for each in shown:
         mesh = bpy.data.meshes.new_from_object(each.evaluated_get(depsgraph), depsgraph=depsgraph)
@@ -210,7 +210,8 @@ def _joined(bpy: Any, workshop: Any, there: list[Any]) -> Any | None:
 
 def _named(there: list[Any]) -> dict[str, Floats]:
     """Keypoints: empties by their names, and vertex groups whose names begin with `keypoint.`."""
-    found = {each.name: np.array(each.matrix_world.translation) for each in there if each.type == "EMPTY" and not each.children}
+    empties = (each for each in there if each.type == "EMPTY" and not each.children and not each.name.startswith("_"))
+    found = {each.name: np.array(each.matrix_world.translation) for each in empties}
     for each in there:
         if each.type != "MESH":
             continue

@@ -17,13 +17,13 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 _passes: dict[str, Floats] = {}
 
 
-def rendered() -> dict[str, Floats]:
-    """The scene as it stands: passes by Blender's names, [h, w, channels] from the top row down."""
+def rendered(scene: str) -> dict[str, Floats]:
+    """Blender's scene of that name as it stands: passes by Blender's names, [h, w, channels] from the top row down."""
     bpy = blender()
     _tapped()
     _passes.clear()
     with quiet():
-        bpy.ops.render.render()
+        bpy.ops.render.render(scene=scene)
     if "Combined" not in _passes:
         raise SelfsightError("Blender rendered nothing; it says why on standard error")
     return dict(_passes)

@@ -37,7 +37,8 @@ _SOFT = math.radians(6)
 """Of the lamps, as seen from the scene: the edge of a shadow is as wide as a tenth of the height that throws it."""
 _GROUND = 2000.0
 _GROUND_PERIOD = 0.16
-_FAINT = 0.35
+_FAINT = 0.26
+"""Contrast of what is on the ground."""
 _AWAY = -1000.0
 
 
@@ -84,6 +85,8 @@ class Stage:
         # A pixel is the mean over itself and nothing else, so that its labels are of what it shows.
         cycles.pixel_filter_type, cycles.filter_width = "BOX", 1.0
         cycles.use_adaptive_sampling = False
+        # The usual pattern depends on the number of samples, and one of before stays when that number changes.
+        cycles.sampling_pattern = "TABULATED_SOBOL"
         cycles.max_bounces, cycles.diffuse_bounces, cycles.glossy_bounces = 4, 2, 2
         self.layer.use_pass_z = self.layer.use_pass_normal = self.layer.use_pass_object_index = True
 
@@ -118,7 +121,8 @@ class Stage:
         self.layer.update()
 
     def _add(self, name: str, data: Any) -> Any:
-        made = blender().data.objects.new(name, data)
+        # Names are Blender's keys: a keypoint of the user's may well be called "camera".
+        made = blender().data.objects.new(f"stage: {name}", data)
         self.scene.collection.objects.link(made)
         return made
 
@@ -154,15 +158,15 @@ class Stage:
             self.ground_image = drawn_image("photograph", np.power(part, np.float32(GAMMA)))
             surface.show(self.ground_image)
         elif kind == "gradient":
-            surface.colour(base, 0.7)
+            surface.colour(base, 0.35)
             surface.slope(random_turn(seed))
         else:
-            surface.colour(base, {"mottled": 0.6}.get(kind, _FAINT))
+            surface.colour(base, _FAINT)
             if kind != "plain":
                 surface.lay(_GROUND_PERIOD if kind == "pattern" else 0.4, shift, random_turn(seed))
         if kind == "pattern":
             give_pattern(surface, name)
-        surface.finish(roughness=0.9, metallic=0.0)
+        surface.finish(roughness=1.0, metallic=0.0, shine=0.0)
         self.ground.material_slots[0].material = surface.material
 
 
@@ -199,7 +203,7 @@ class _Body:
         surface = self.surfaces.get(kind) or self.surfaces.setdefault(kind, Surface(f"{self.name} {kind}", kind))
         surface.finish(thing.number("roughness"), thing.number("metallic"))
         if kind != "image":
-            surface.colour(thing_colour(thing))
+            surface.colour(thing_colour(thing), thing.number("texture_contrast"))
         if kind != "plain":
             surface.lay(thing.number("texture_scale"), shift_of(thing.seed))
         if kind == "pattern":

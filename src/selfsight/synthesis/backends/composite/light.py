@@ -53,11 +53,13 @@ def shading(lamp: Lamp, x: Floats, y: Floats) -> Floats:
 
 
 def lit(albedo: Floats, lamplight: Floats, scene: Scene) -> Floats:
-    """sRGB [h, w, 3] from 0 to 1 of albedo [h, w, 3], linear, under `lamplight` [lamps, h, w] beside the ambient light."""
+    """sRGB [h, w, 3] of albedo [h, w, 3], linear, under `lamplight` [lamps, h, w] beside the ambient light.
+
+    It is above 1 where it is too bright for the usual exposure.
+    """
     ambient = scene.number("ambient")
     light = np.full(albedo.shape, np.float32(ambient), dtype=np.float32)
     if len(lamplight):
         light += np.float32(1 - ambient) * lamplight.mean(0)[..., None] * lamp_colour(scene.number("light_temperature"))
-    linear = np.clip(albedo * light * np.float32(scene.number("light")), 0, 1)
-    shown: Floats = np.power(linear, np.float32(1 / GAMMA))
+    shown: Floats = np.power(albedo * light * np.float32(scene.number("light")), np.float32(1 / GAMMA))
     return shown

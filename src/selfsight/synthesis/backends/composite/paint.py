@@ -11,7 +11,7 @@ from PIL import Image
 
 from selfsight.synthesis.backends.pictures import cropped, scaled
 from selfsight.synthesis.colours import ground_colour, thing_colour
-from selfsight.synthesis.patterns import PATTERNS
+from selfsight.synthesis.patterns import PATTERNS, evened
 from selfsight.synthesis.scene import Scene, Thing
 
 Floats: TypeAlias = npt.NDArray[np.float32]
@@ -19,16 +19,19 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 TEXTURES = ("own", "plain", "mottled", *PATTERNS)
 GROUNDS = ("plain", "gradient", "mottled", *PATTERNS)
 _WAVES = 7
+_TAMED = 0.63
+"""Deviation of the hyperbolic tangent of a normal variable of deviation 1."""
 _GROUND_PERIOD = 0.16
 """Of a pattern on the ground, in shorter sides."""
-_FAINT = 0.35
+_FAINT = 0.26
+"""Contrast of a pattern on the ground."""
 _CELLS = (3, 7, 15, 31)
 
 
 def modulated(base: Floats, pattern: Floats) -> Floats:
-    """A colour, darker where the pattern [h, w] is below 0 and nearer to white above."""
-    light, dark = np.clip(pattern, 0, 1)[..., None], np.clip(-pattern, 0, 1)[..., None]
-    return base + (1 - base) * np.float32(0.5) * light - base * np.float32(0.6) * dark
+    """A colour, darker where the pattern [h, w] is below 0 and nearer to white above; at 1 half-way, or nearly."""
+    light, dark = np.maximum(pattern, 0)[..., None], np.maximum(-pattern, 0)[..., None]
+    return np.clip(base + (1 - base) * np.float32(0.5) * light - base * np.float32(0.6) * dark, 0, 1)
 
 
 def surface(thing: Thing, x: Floats, y: Floats, diameter: float, image: Image.Image | None) -> Floats:
@@ -42,18 +45,18 @@ def surface(thing: Thing, x: Floats, y: Floats, diameter: float, image: Image.Im
     name, base = thing.word("texture"), thing_colour(thing)
     if name in ("own", "plain"):
         return np.broadcast_to(base, (*x.shape, 3))
-    pattern = waves(u, v, rng) if name == "mottled" else PATTERNS[name](u.astype(np.float64), v.astype(np.float64), rng)
-    return modulated(base, pattern.astype(np.float32))
+    pattern = waves(u, v, rng) if name == "mottled" else evened(name, u.astype(np.float64), v.astype(np.float64), rng)
+    return modulated(base, np.float32(thing.number("texture_contrast")) * pattern.astype(np.float32))
 
 
 def waves(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
-    """Smooth spots about a period wide: plane waves of random directions, lengths and phases."""
+    """Smooth spots about a period wide: plane waves of random directions, lengths and phases. Mean 0, deviation 1."""
     total = np.zeros_like(u)
     for direction, length, phase in rng.uniform(0, 1, (_WAVES, 3)):
         angle, pace = 2 * math.pi * direction, 2 * math.pi * (0.5 + length)
         across, along = np.float32(pace * math.cos(angle)), np.float32(pace * math.sin(angle))
         total += np.sin(across * u + along * v + np.float32(2 * math.pi * phase))
-    return np.tanh(total / np.float32(math.sqrt(_WAVES / 2)))
+    return np.tanh(total / np.float32(math.sqrt(_WAVES / 2))) / np.float32(_TAMED)
 
 
 def tiled(image: Image.Image, u: Floats, v: Floats, period: float) -> Floats:
@@ -82,7 +85,7 @@ def ground(scene: Scene, photograph: Image.Image | None) -> Floats:
     v = (y * np.float32(math.cos(angle)) - x * np.float32(math.sin(angle))) / short
     if name == "gradient":
         return modulated(base, np.float32(0.7) * (u - u.mean()) * np.float32(1.4))
-    pattern = PATTERNS[name]((u / _GROUND_PERIOD).astype(np.float64), (v / _GROUND_PERIOD).astype(np.float64), rng)
+    pattern = evened(name, (u / _GROUND_PERIOD).astype(np.float64), (v / _GROUND_PERIOD).astype(np.float64), rng)
     return modulated(base, np.float32(_FAINT) * pattern.astype(np.float32))
 
 

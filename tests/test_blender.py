@@ -1,0 +1,361 @@
+"""Rendered scenes against geometry that is worked out by hand, and models of every kind of file."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+import selfsight
+from backend_cases import STILL, drawer, scene_of, spec_of
+from blenders import needs_blender
+from selfsight import manifest
+from selfsight.errors import DataError
+from selfsight.synthesis.backends import backend
+from selfsight.synthesis.backends.blender.loaded import _missing, blender
+from selfsight.synthesis.backends.blender.placing import Eye, before, eye, standing
+from selfsight.synthesis.backends.blender.silhouettes import covered, edges
+from selfsight.synthesis.backends.pictures import Pictures, cropped
+from selfsight.synthesis.factors import FACTORS
+from selfsight.synthesis.files import resolved
+from selfsight.synthesis.frame import Frame, object_rows
+from selfsight.synthesis.loading import checked
+from selfsight.synthesis.sampler import sample
+from selfsight.synthesis.scene import Scene
+from selfsight.synthesis.spec import RenderSettings, SynthSpec
+
+Floats = npt.NDArray[np.float64]
+BALL = {"classes": {"ball": {"assets": "model/sphere"}}}
+
+
+def drawn(folder: Path, **changes: Any) -> tuple[Scene, Frame]:
+    scene = scene_of("blender", folder, **changes)
+    drawer_ = drawer("blender", folder)
+    drawer_.settings = RenderSettings(samples=4, device="cpu")
+    return scene, drawer_.draw(scene)
+
+
+# --- geometry alone ---------------------------------------------------------------------------------------------------
+
+
+def test_outlines_wind_around_what_triangles_cover_whether_the_mesh_is_closed_or_not() -> None:
+    rng = np.random.default_rng(0)
+    for closed in (False, True):
+        points = rng.uniform(0, 20, (12, 2))
+        corners = np.array(list(itertools.combinations(range(4), 3))) if closed else rng.integers(0, 12, (9, 3))
+        mask = covered(points, corners, edges(corners), (-2, -1, 24, 22))
+        x, y = np.meshgrid(np.arange(24) - 2 + 0.5, np.arange(22) - 1 + 0.5)
+        assert np.array_equal(mask, _inside(points, corners, x, y))
+        assert 0 < mask.sum() < mask.size
+
+
+def _inside(points: Floats, corners: npt.NDArray[np.intp], x: Floats, y: Floats) -> npt.NDArray[np.bool_]:
+    found = np.zeros(x.shape, dtype=bool)
+    for a, b, c in points[corners]:
+        turns = [(q[0] - p[0]) * (y - p[1]) - (q[1] - p[1]) * (x - p[0]) for p, q in ((a, b), (b, c), (c, a))]
+        found |= np.all([turn > 0 for turn in turns], 0) | np.all([turn < 0 for turn in turns], 0)
+    return found
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 48)])
+def test_the_usual_camera_sees_a_thing_where_and_as_large_as_its_factors_say(size: tuple[int, int], tmp_path: Path) -> None:
+    ball = np.random.default_rng(0).normal(size=(500, 3))
+    ball /= 2 * np.linalg.norm(ball, axis=1, keepdims=True)
+    for x, y, wide in ((0.5, 0.5, 0.4), (0.1, 0.9, 0.2), (0.9, -0.4, 0.3), (0.5, 0.5, 2.5)):
+        scene = _flat_scene(size, x=x, y=y, size=wide)
+        camera = eye(scene)
+        pose = standing(scene.objects[0], ball, camera)
+        [[px, py]], [depth] = camera.seen(pose.middle[None])
+        assert (px / size[0], py / size[1]) == pytest.approx((x, y))
+        assert pose.middle[2] == pytest.approx(pose.scale * 0.5, rel=0.02)
+        # A sphere's outline is where rays touch it: at an angle whose sine is radius over distance.
+        angle = np.arcsin(pose.scale / 2 / depth)
+        assert 2 * np.tan(angle) * camera.intrinsics[0, 0] == pytest.approx(wide * min(size))
+    [[px, py]], _ = camera.seen(np.zeros((1, 3)))
+    assert (px, py) == pytest.approx((size[0] / 2, size[1] / 2))
+
+
+def _flat_scene(picture: tuple[int, int], **factors: float) -> Scene:
+    spec = SynthSpec.model_validate(
+        {"name": "a", "size": list(picture), "factors": STILL | factors, "distractors": "ball", **BALL}
+    )
+    return sample(checked(spec, "a"), 0, "train", 0)
+
+
+def test_what_hides_a_thing_is_as_large_as_it_in_the_picture_and_does_not_touch_it() -> None:
+    ball = np.array([[0, 0, -0.5], [0, 0, 0.5]])
+    for camera_factors in ({}, {"camera_azimuth": 70, "camera_elevation": 15, "distance": 2}):
+        scene = _flat_scene((80, 64), occlusion=0.5, size=0.3, **camera_factors)
+        occluder, thing = scene.things
+        camera = eye(scene)
+        behind = standing(thing, ball, _usual(scene))
+        front = before(occluder, thing, behind, camera)
+        assert np.linalg.norm(front.middle - behind.middle) >= (front.scale + behind.scale) / 2
+        pixels, depth = camera.seen(np.stack([front.middle, behind.middle]))
+        sizes = np.array([front.scale, behind.scale]) / depth
+        assert sizes[0] == pytest.approx(sizes[1])
+        away = (occluder.number("x") - thing.number("x")) * 80, (occluder.number("y") - thing.number("y")) * 64
+        apart = np.hypot(*(pixels[0] - pixels[1])) / (sizes[0] * camera.intrinsics[0, 0])
+        assert apart == pytest.approx(np.hypot(*away) / (0.3 * 64))
+
+
+def _usual(scene: Scene) -> Eye:
+    usual = {name: FACTORS[name].usual.draw(0) for name in ("camera_azimuth", "camera_elevation", "distance", "focal_length")}
+    return eye(replace(scene, factors={**scene.factors, **usual}))
+
+
+# --- rendered ---------------------------------------------------------------------------------------------------------
+
+
+@needs_blender
+@pytest.mark.parametrize(("x", "y", "size"), [(0.5, 0.5, 0.6), (0.2, 0.7, 0.3), (0.97, 0.4, 0.5)])
+def test_a_sphere_has_the_mask_box_depth_and_normals_of_the_sphere(x: float, y: float, size: float, tmp_path: Path) -> None:
+    scene, frame = drawn(tmp_path, **BALL, factors={"x": x, "y": y, "size": size})
+    camera, solid = eye(scene), frame.solids[0]
+    middle, radius = solid.pose[:3, 3], np.linalg.norm(solid.pose[:3, 0]) / 2
+    hit, *_ = _sphere(camera, middle, radius, 64, 64)
+    mask = frame.instances == 1
+    assert np.array_equal(mask, hit) or (mask ^ hit).sum() <= 2  # rays within a thousandth of a pixel of the outline
+    wide, tall = 3 * 64, 3 * 64
+    whole, *_ = _sphere(camera, middle, radius, wide, tall, -64)
+    ys, xs = np.nonzero(whole)
+    box = xs.min() - 64, ys.min() - 64, np.ptp(xs) + 1, np.ptp(ys) + 1
+    assert np.abs(np.array(frame.full[0].box) - box).max() <= 1
+    assert frame.full[0].area == pytest.approx(whole.sum(), abs=3)
+    # A ray is somewhere within its pixel: depth and normal are among those that the footprint has.
+    fine = [_sphere(camera, middle, radius, 64, 64, shift=s) for s in itertools.product((0, 0.25, 0.5, 0.75, 1), repeat=2)]
+    inner = np.all([one[0] for one in fine], 0) & mask
+    depths, normals = np.stack([one[1] for one in fine]), np.stack([one[2] for one in fine])
+    assert inner.sum() > 30 and frame.depth is not None and frame.normals is not None
+    slack = 1e-3 * radius
+    assert (frame.depth >= depths.min(0) - slack)[inner].all() and (frame.depth <= depths.max(0) + slack)[inner].all()
+    low, high = normals.min(0)[inner] - 0.01, normals.max(0)[inner] + 0.01
+    assert (frame.normals[inner] >= low).all() and (frame.normals[inner] <= high).all()
+    assert np.linalg.norm(frame.normals, axis=2) == pytest.approx(np.ones((64, 64)), abs=1e-4)
+
+
+def _sphere(
+    camera: Eye, middle: Floats, radius: float, width: int, height: int, start: int = 0, shift: tuple[float, float] = (0.5, 0.5)
+) -> tuple[npt.NDArray[np.bool_], Floats, Floats]:
+    """(hit, planar depth, normal) where rays through pixels meet a sphere, in the camera's axes; `shift` is within the pixel."""
+    px, py = np.meshgrid(np.arange(width) + start + shift[0], np.arange(height) + start + shift[1])
+    rays = np.stack([px, py, np.ones_like(px)], -1) @ np.linalg.inv(camera.intrinsics).T
+    a, b, c = (rays**2).sum(-1), rays @ middle, middle @ middle - radius**2
+    inside = b * b - a * c
+    depth = (b - np.sqrt(np.maximum(inside, 0))) / a
+    return inside > 0, depth, (rays * depth[..., None] - middle) / radius
+
+
+@needs_blender
+def test_ground_and_sky_have_the_depth_of_the_ground_and_of_nothing(tmp_path: Path) -> None:
+    scene, frame = drawn(tmp_path, **BALL, factors={"count": 0, "camera_elevation": 10})
+    camera = eye(scene)
+    px, py = np.meshgrid(np.arange(64) + 0.5, np.arange(64) + 0.5)
+    rays = camera.rays(np.stack([px.ravel(), py.ravel()], 1)).reshape(64, 64, 3)
+    falling, up = rays[..., 2] < -0.05, rays[..., 2] > 0.02
+    assert frame.depth is not None and frame.normals is not None and up.any()
+    expected = -camera.place[2] / rays[..., 2]
+    assert frame.depth[falling] == pytest.approx(expected[falling], rel=0.25)
+    assert np.isinf(frame.depth[up]).all() and not frame.normals[up].any()
+    upward = camera.pose[:3, :3].T @ [0, 0, 1]
+    assert np.abs(frame.normals[falling] - upward).max() < 1e-3
+
+
+@needs_blender
+def test_keypoints_are_where_the_model_has_them_and_know_whether_they_are_seen(tmp_path: Path) -> None:
+    monkey = {"classes": {"monkey": {"assets": "model/suzanne"}}}
+    told = {}
+    for side, turn in (("front", 0), ("back", 180)):
+        scene, frame = drawn(tmp_path, **monkey, factors={"rotation": turn, "size": 0.6, "pitch": -30})
+        points = frame.solids[0].keypoints
+        for point in points.values():
+            projected = eye(scene).intrinsics @ point.place
+            assert (projected[:2] / projected[2]) == pytest.approx((point.x, point.y))
+        told[side] = {name: point.visible for name, point in points.items()}
+        [row] = object_rows(scene, frame)
+        assert row["keypoints"]["nose"] == [points["nose"].x, points["nose"].y, told[side]["nose"]]
+        if side == "front":
+            assert points["eye.left"].x > points["nose"].x > points["eye.right"].x and points["nose"].y > points["eye.left"].y
+    assert all(told["front"][name] == 2 for name in ("eye.left", "eye.right", "nose"))
+    assert all(told["back"][name] == 1 for name in ("eye.left", "eye.right", "nose"))
+    _, beyond = drawn(tmp_path, **monkey, factors={"x": -0.4, "size": 0.2})
+    assert {point.visible for point in beyond.solids[0].keypoints.values()} == {0}
+
+
+@needs_blender
+def test_an_occluder_hides_about_its_share_and_labels_say_what_it_hid(tmp_path: Path) -> None:
+    shares = []
+    for share in (0.0, 0.3, 0.6):
+        scene, frame = drawn(tmp_path, **BALL, distractors=["model/sphere"], factors={"occlusion": share, "size": 0.4})
+        [row] = object_rows(scene, frame)
+        shares.append(1 - row["visible"])
+        assert frame.instances.max() == 1
+    assert shares == pytest.approx([0, 0.3, 0.6], abs=0.04)
+
+
+@needs_blender
+def test_things_that_fall_come_to_rest_on_the_ground_and_apart(tmp_path: Path) -> None:
+    boxes = {"classes": {"box": {"assets": "model/cube"}}}
+    scene, frame = drawn(tmp_path, **boxes, factors={"count": 4, "size": 0.3, "drop": 0.5, "pitch": 20})
+    poses = [eye(scene).pose @ solid.pose for solid in frame.solids]
+    half = 0.5 / np.sqrt(3)
+    corners = np.array(list(itertools.product((-half, half), repeat=3)))
+    lowest = [(corners @ pose[:3, :3].T + pose[:3, 3])[:, 2].min() for pose in poses]
+    assert min(lowest) == pytest.approx(0, abs=0.02) and max(lowest) < 0.5
+    middles = [pose[:3, 3] for pose in poses]
+    side = 2 * half * np.linalg.norm(poses[0][:3, 0])
+    assert all(np.linalg.norm(a - b) > 0.9 * side for a, b in itertools.combinations(middles, 2))
+    again = drawn(tmp_path, **boxes, factors={"count": 4, "size": 0.3, "drop": 0.5, "pitch": 20})[1]
+    assert np.array_equal(frame.image, again.image)
+
+
+@needs_blender
+def test_a_photograph_lies_behind_as_it_is_and_surroundings_light_from_their_side(tmp_path: Path) -> None:
+    ramp = np.zeros((64, 64, 3), dtype=np.uint8)
+    ramp[..., 0], ramp[..., 1], ramp[..., 2] = np.arange(64) * 3 + 30, np.arange(64)[:, None] * 3 + 30, 90
+    Image.fromarray(ramp).save(tmp_path / "photo.png")
+    still = {"count": 0, "background": "photo.png", "lights": 0, "ambient": 1}
+    scene, frame = drawn(tmp_path, **BALL, factors=still)
+    part = cropped(Pictures(tmp_path).image("photo.png"), scene.size, np.random.default_rng([scene.seed, 0]))
+    assert np.abs(frame.image[2:-2, 2:-2] / 255 - part[2:-2, 2:-2]).max() < 0.05
+    _, other = drawn(tmp_path, **BALL, factors=still, name="other", index=1)
+    assert np.abs(other.image.astype(int) - frame.image).max() > 20  # another part, not the one before
+    _, lit = drawn(tmp_path, **BALL, factors={"hdri": "sky.hdr", "ambient": 1, "lights": 0, "saturation": 0})
+    red, blue = (lit.image[lit.instances == 1][:, k].astype(int) for k in (0, 2))
+    assert (red > blue + 30).any() and (blue > red + 30).any()
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A red plate beside a small green ball, with a keypoint, as a file of every kind."""
+    bpy = blender()
+    folder = tmp_path_factory.mktemp("models")
+    scene = bpy.data.scenes.new("export")
+    with bpy.context.temp_override(scene=scene, view_layer=scene.view_layers[0]):
+        for name, colour, make in (("plate", (1, 0, 0, 1), _plate), ("ball", (0, 1, 0, 1), _ball)):
+            make(bpy)
+            made = bpy.context.view_layer.objects.active
+            material = bpy.data.materials.new(name)
+            material.use_nodes = True
+            material.node_tree.nodes["Principled BSDF"].inputs["Base Color"].default_value = colour
+            made.data.materials.append(material)
+        tip = bpy.data.objects.new("tip", None)
+        tip.location = (1, 0, 0.1)
+        scene.collection.objects.link(tip)
+        bpy.data.libraries.write(str(folder / "part.blend"), {scene, *scene.collection.objects})
+        bpy.ops.export_scene.gltf(filepath=str(folder / "part.glb"), use_active_scene=True)
+        bpy.ops.export_scene.gltf(filepath=str(folder / "part.gltf"), use_active_scene=True, export_format="GLTF_SEPARATE")
+        bpy.ops.wm.obj_export(filepath=str(folder / "part.obj"))
+        bpy.ops.wm.ply_export(filepath=str(folder / "part.ply"))
+        bpy.ops.wm.stl_export(filepath=str(folder / "part.stl"))
+        for suffix in (".usda", ".usdc"):
+            bpy.ops.wm.usd_export(filepath=str(folder / f"part{suffix}"))
+        for each in list(scene.collection.objects):
+            bpy.data.objects.remove(each)
+    bpy.data.scenes.remove(scene)
+    return folder
+
+
+def _plate(bpy: Any) -> None:
+    bpy.ops.mesh.primitive_cube_add(size=1, location=(0, 0, 0.1))
+    bpy.context.view_layer.objects.active.scale = (2, 1, 0.2)
+
+
+def _ball(bpy: Any) -> None:
+    bpy.ops.mesh.primitive_uv_sphere_add(radius=0.3, location=(-0.6, 0, 0.5))
+
+
+@needs_blender
+@pytest.mark.parametrize("suffix", [".blend", ".glb", ".gltf", ".obj", ".ply", ".stl", ".usda", ".usdc"])
+def test_a_model_of_any_kind_of_file_is_drawn_with_its_parts_colours_and_keypoints(suffix: str, models: Path) -> None:
+    _, frame = drawn(models, classes={"part": {"assets": f"part{suffix}"}}, factors={"size": 0.7, "rotation": 0})
+    x, _, w, h = frame.full[0].box
+    assert 30 <= w <= 46 and w > 1.2 * h and x >= 8  # 0.7 of 64 pixels wide, and lying the right way up
+    pixels = frame.image[frame.instances == 1].astype(int)
+    coloured = suffix not in (".ply", ".stl")  # which hold no materials
+    assert ((pixels[:, 0] > pixels[:, 1] + 60).sum() > 100) == coloured
+    assert ((pixels[:, 1] > pixels[:, 0] + 60).sum() > 20) == coloured
+    tips = suffix in (".blend", ".glb", ".gltf", ".usda", ".usdc")
+    assert ("tip" in frame.solids[0].keypoints) == tips
+    if tips:
+        point = frame.solids[0].keypoints["tip"]
+        assert point.x > x + 0.8 * w
+
+
+@needs_blender
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("torn.glb", b"glTF\x02\x00\x00\x00\xff\xff", "cannot be read as a model"),
+        ("torn.blend", b"BLENDER-v405nonsense", "cannot be read as a model"),
+        ("empty.obj", b"# nothing\n", "holds no surface"),
+        ("torn.usda", b"#usda 1.0\n(((", "(cannot be read as a model|holds no surface)"),
+    ],
+)
+def test_a_file_that_is_no_model_is_told_in_a_line_before_the_first_picture(
+    name: str, content: bytes, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    spec = {"name": "bad", "size": 32, "backend": "blender", "classes": {"a": {"assets": name}}}
+    (tmp_path / "bad.yaml").write_text(json.dumps(spec))
+    with pytest.raises(DataError, match=says) as error:
+        selfsight.synth(tmp_path / "bad.yaml", tmp_path / "out", count=1, workers=0)
+    assert "\n" not in str(error.value) and name in str(error.value) and not (tmp_path / "out").exists()
+
+
+@needs_blender
+def test_an_image_that_is_none_is_told_before_the_first_picture(tmp_path: Path) -> None:
+    (tmp_path / "wood.png").write_bytes(b"no image")
+    spec = spec_of("blender", tmp_path, factors={"texture": "wood.png"})
+    with pytest.raises(DataError, match=r"wood\.png: cannot be read as an image"):
+        drawer("blender", tmp_path).check(spec)
+
+
+# --- sets -------------------------------------------------------------------------------------------------------------
+
+
+@needs_blender
+def test_a_set_has_every_label_on_disk_and_is_the_same_from_workers_and_in_one_process(tmp_path: Path) -> None:
+    spec = {
+        "name": "two",
+        "size": 48,
+        "backend": "blender",
+        "render": {"samples": 2, "device": "cpu"},
+        "classes": {"ball": {"assets": "model/sphere"}, "monkey": {"assets": "model/suzanne"}},
+        "splits": {"train": 1.0},
+    }
+    (tmp_path / "two.yaml").write_text(json.dumps(spec))
+    for out, workers in (("one", 0), ("many", 2)):
+        selfsight.synth(tmp_path / "two.yaml", tmp_path / out, count=4, workers=workers)
+    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one/train").rglob("*.png"))
+    assert len(files) == 4
+    for file in files:
+        here, there = (np.asarray(Image.open(tmp_path / out / file)) for out in ("one", "many"))
+        assert np.array_equal(here, there), np.abs(here.astype(int) - there).max()
+    content = manifest.read(tmp_path / "many")
+    for row in content.samples:
+        depth = np.load(tmp_path / "many" / row["depth"])["depth"]
+        normals = np.load(tmp_path / "many" / row["normals"])["normals"]
+        assert (depth.shape, depth.dtype, normals.shape) == ((48, 48), np.float32, (48, 48, 3))
+        assert len(row["camera"]["intrinsics"]) == 9 and len(row["camera"]["pose"]) == 16
+    assert {each["class"]: each["keypoints"] is not None for each in content.objects} == {"ball": False, "monkey": True}
+
+
+def test_without_blender_the_message_says_what_to_install(tmp_path: Path) -> None:
+    assert "pip install 'selfsight[synth]'" in _missing((3, 11))
+    assert _missing((3, 12)) == "Blender's module bpy exists for Python 3.11 or 3.13; this is 3.12"
+
+
+def test_a_spec_for_blender_is_read_without_it(tmp_path: Path) -> None:
+    spec = SynthSpec.model_validate({"name": "a", "backend": "blender", **BALL, "factors": {"distance": 2}})
+    assert resolved(checked(spec, "a"), backend("blender", tmp_path), "a").factors["distance"].draw(0.5) == 2
