@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,9 @@ import numpy.typing as npt
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from selfsight.synthesis.surfaces import draw, sample
+import selfsight
+from selfsight.synthesis.loading import load_spec
+from selfsight.synthesis.specs import DEMO
 
 IMAGES, SIDE, PICTURES = 2000, 224, 8
 WIDTH, PLACES = 384, 196
@@ -66,19 +68,20 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     return made, 1000 * (time.perf_counter() - start)
 
 
-def drawn(folder: Path) -> Path:
-    for number in range(IMAGES):
-        draw(sample(0, number, SIDE))[0].save(folder / f"{number:05d}.png")
-    return folder
+def drawn(folder: Path, count: int, seed: int) -> Path:
+    """The demo's pictures, larger."""
+    spec = load_spec(DEMO).model_copy(update={"size": (SIDE, SIDE), "splits": {"train": 1.0}})
+    selfsight.synth(spec, folder, count=count, seed=seed)
+    return folder / "train"
 
 
-def picture(number: int) -> bytes:
-    """Patterns beside each other, so that points differ."""
-    sheet = Image.new("RGB", (4 * SIDE, 3 * SIDE))
-    for place in range(12):
-        sheet.paste(draw(sample(1, 12 * number + place, SIDE))[0].convert("RGB"), (SIDE * (place % 4), SIDE * (place // 4)))
+def sheet(images: Sequence[Path]) -> bytes:
+    """Twelve patterns beside each other, so that points differ."""
+    whole = Image.new("RGB", (4 * SIDE, 3 * SIDE))
+    for place, path in enumerate(images):
+        whole.paste(Image.open(path), (SIDE * (place % 4), SIDE * (place // 4)))
     file = io.BytesIO()
-    sheet.save(file, "JPEG", quality=92)
+    whole.save(file, "JPEG", quality=92)
     return file.getvalue()
 
 
@@ -95,11 +98,11 @@ def started(encoder: str, data: str, threads: int) -> tuple[subprocess.Popen[str
     sys.exit("explore: the program ended before it printed an address")
 
 
-def clicks(page: Page, count: int) -> dict[str, list[float]]:
+def clicks(page: Page, asked: Sequence[Path], count: int) -> dict[str, list[float]]:
     """Times in milliseconds by what was waited for."""
     names, times = [], {"a new picture, encoded": [], "the answer to a click": [], "a click with its twelve small pictures": []}
     for number in range(PICTURES):
-        data = picture(number)
+        data = sheet(asked[12 * number : 12 * number + 12])
         found, upload = timed(lambda data=data: page.json("POST", "/api/pictures", data)["picture"])
         _, look = timed(lambda found=found: page.json("GET", f"/api/pictures/{found}/0/look"))
         names.append(found)
@@ -137,9 +140,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        process, address = started(given.encoder, given.data or str(drawn(Path(folder))), given.threads)
+        asked = sorted(drawn(Path(folder) / "asked", 12 * PICTURES, 1).rglob("*.png"), key=lambda path: path.name)
+        data = given.data or str(drawn(Path(folder) / "data", IMAGES, 0))
+        process, address = started(given.encoder, data, given.threads)
         try:
-            times = clicks(Page(address), given.clicks)
+            times = clicks(Page(address), asked, given.clicks)
         finally:
             process.send_signal(signal.SIGINT)
             ended = process.wait(60)

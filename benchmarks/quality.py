@@ -46,11 +46,10 @@ from selfsight.encoders.preprocess import Preprocess, plain_crop
 from selfsight.models.backbones import Backbone
 from selfsight.ssl.learner import initial_backbone
 from selfsight.ssl.settings import TrainSettings
-from selfsight.synthesis.drawing import draw_dataset
+from selfsight.synthesis.specs import DEMO
 
 EPOCHS, BATCH = 10, 64
-DRAWN = {"train": 3000, "test": 800}
-DRAWN_SIDE = 48
+DRAWN = 3000
 
 
 class Pictures(Dataset[list[Tensor]]):
@@ -170,7 +169,7 @@ def run_seed(given: argparse.Namespace, seed: int, out: Path, sources: tuple[Sou
 def parts(given: argparse.Namespace, out: Path) -> tuple[str, Source, Source]:
     """Where to train, and the labelled sources to measure with."""
     if given.data is None:
-        draw_dataset(out / "images", DRAWN, 0, DRAWN_SIDE, lambda done, total: None)
+        selfsight.synth(DEMO, out / "images", count=DRAWN)
         given.data, given.test = str(out / "images" / "train"), str(out / "images" / "test")
     train = open_source(given.data)
     if given.limit is not None:

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import selfsight
 from selfsight import config
-from selfsight.synthesis.drawing import draw_dataset
+from selfsight.synthesis.loading import load_spec
+from selfsight.synthesis.specs import DEMO
 
-TEST, SIDE = 800, 48
+TEST = 800
 
 
 def curve(run: Path) -> str:
@@ -30,7 +31,8 @@ def curve(run: Path) -> str:
 
 def run_seed(given: argparse.Namespace, seed: int, out: Path) -> tuple[float, float, float]:
     """20-NN of the trained network, of its untrained copy and of raw pixels, in percent."""
-    draw_dataset(out / "images", {"train": given.images, "test": TEST}, 100 + seed, SIDE, lambda done, total: None)
+    spec = load_spec(DEMO).model_copy(update={"splits": {"train": 1.0, "test": TEST / given.images}})
+    selfsight.synth(spec, out / "images", count=given.images, seed=100 + seed)
     train, test, run = out / "images" / "train", out / "images" / "test", out / "run"
     overrides = config.merge({"probe_every_epochs": 1.0}, config.parse_overrides(given.set))
     summary = selfsight.train(

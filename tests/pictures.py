@@ -1,41 +1,83 @@
-"""Small image folders and Parquet files for tests."""
+"""Small image folders, Parquet files and drawn sets for tests; the pictures are those of the demo."""
 
 from __future__ import annotations
 
 import io
 import tarfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from selfsight.synthesis.surfaces import CLASSES, draw, sample
+from selfsight.synthesis.backends import Backend, backend
+from selfsight.synthesis.files import resolved
+from selfsight.synthesis.loading import load_spec
+from selfsight.synthesis.render import Order, render
+from selfsight.synthesis.sampler import sample
+from selfsight.synthesis.spec import SynthSpec
+from selfsight.synthesis.specs import DEMO
+
+
+class Drawn(NamedTuple):
+    """A picture, the name of its class, and the mask of its object [side, side]."""
+
+    image: Image.Image
+    name: str
+    mask: npt.NDArray[np.bool_]
+
+
+@cache
+def _drawer() -> tuple[SynthSpec, Backend]:
+    drawer = backend("composite", DEMO.parent)
+    return resolved(load_spec(DEMO), drawer, DEMO.name), drawer
+
+
+CLASSES = tuple(load_spec(DEMO).classes)
+
+
+def drawn(seed: int, index: int, side: int = 48, **factors: Any) -> Drawn:
+    """Picture number `index`; its class cycles through `CLASSES`. `factors` are laid over those of the spec."""
+    spec, drawer = _drawer()
+    spec = SynthSpec.model_validate({**dict(spec), "size": side, "factors": {**spec.factors, **factors}})
+    scene = sample(spec, seed, "train", index)
+    frame = drawer.draw(scene)
+    return Drawn(Image.fromarray(frame.image), str(scene.label), frame.instances > 0)
+
+
+def dataset(path: Path, counts: Mapping[str, int], seed: int = 0, side: int = 32, **factors: Any) -> Path:
+    """A drawn set of so many pictures a split, with its manifest, as `selfsight synth` leaves it but for the sheets."""
+    spec, _ = _drawer()
+    first = next(iter(counts.values()))
+    splits = {split: count / first for split, count in counts.items()}
+    spec = SynthSpec.model_validate({**dict(spec), "size": side, "splits": splits, "factors": {**spec.factors, **factors}})
+    for _ in render(Order(spec, DEMO.parent, path, first, seed), workers=0):
+        pass
+    return path
 
 
 def folder(path: Path, count: int, *, labelled: bool = True, seed: int = 0, size: int = 32, classes: int = len(CLASSES)) -> Path:
-    """Drawn pictures in class sub-folders, or all in one folder; only the first `classes` patterns."""
-    done = index = 0
-    while done < count:
-        surface = sample(seed, index, size)
-        index += 1
-        if CLASSES.index(surface.pattern) >= classes:
-            continue
-        where = path / surface.pattern if labelled else path
+    """Pictures in class sub-folders, or all in one folder; only the first `classes` of them."""
+    indices = (index for index in range(count * len(CLASSES)) if index % len(CLASSES) < classes)
+    for done, index in zip(range(count), indices, strict=False):
+        picture = drawn(seed, index, size)
+        where = path / picture.name if labelled else path
         where.mkdir(parents=True, exist_ok=True)
-        draw(surface)[0].save(where / f"{done:04d}.png")
-        done += 1
+        picture.image.save(where / f"{done:04d}.png")
     return path
 
 
 def parquet(path: Path, count: int, *, classes: int = 4, column: str | None = None, seed: int = 0) -> Path:
-    """Drawn pictures in the Hugging Face layout, with an extra text column of groups of five if asked for."""
+    """Pictures in the Hugging Face layout, with an extra text column of groups of five if asked for."""
     rows, labels = [], []
     for index in range(count):
         data = io.BytesIO()
-        draw(sample(seed, index, 32))[0].save(data, "PNG")
+        drawn(seed, index, 32).image.save(data, "PNG")
         rows.append({"bytes": data.getvalue(), "path": f"{index:05d}.png"})
         labels.append(index % classes)
     columns = {"image": rows, "label": labels}

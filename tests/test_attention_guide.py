@@ -22,7 +22,6 @@ import pictures
 from guides import DOCS, Guide, executed, typed
 from selfsight import api
 from selfsight.models.backbones import BackboneSettings, build_backbone
-from selfsight.synthesis.surfaces import draw, sample
 
 GUIDE = Guide("attention")
 ASSETS = Path(__file__).parent / "assets"
@@ -81,7 +80,7 @@ def test_its_pictures_are_what_the_program_draws(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     Path("drawn").mkdir()
     for number in range(3):
-        draw(sample(7, number, 640))[0].convert("RGB").reduce(4).save(f"drawn/{number}.png")  # without its grain
+        pictures.drawn(7, number, 640).image.reduce(4).save(f"drawn/{number}.png")  # without its grain
     shutil.copy(ASSETS / "demo.safetensors", "demo.safetensors")
     planted_network(Path("planted.pth"))
     for name, given in PICTURES.items():

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import pictures
 import small_training
 from selfsight import api, config
 from selfsight.cli import main
@@ -15,16 +16,13 @@ from selfsight.errors import ConfigError, InputError
 from selfsight.runs import RunFolder, read_jsonl
 from selfsight.ssl.changing import MAY_CHANGE
 from selfsight.ssl.settings import TrainSettings
-from selfsight.synthesis.drawing import draw_dataset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("drawn")
-    draw_dataset(folder, {"train": 16}, 0, 32, lambda done, total: None)
-    return folder / "train"
+    return pictures.dataset(tmp_path_factory.mktemp("drawn"), {"train": 16}) / "train"
 
 
 @pytest.fixture(scope="module")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import pictures
 from selfsight import api
 from selfsight.errors import CollapseError
 from selfsight.ssl.health import ONE_POINT, CollapseWatch, feature_signs
-from selfsight.synthesis.drawing import draw_dataset
-from selfsight.synthesis.surfaces import draw, sample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = 200
@@ -23,22 +21,15 @@ COMMON = ["workers=0", "threads=1", "batch_size=32", "probe_every_epochs=100000"
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with objects that cover two thirds of a picture."""
-    out = tmp_path_factory.mktemp("large")
-    for index in range(400):
-        s = sample(0, index, 32)
-        x, y = (16 + (at - 16) / 2 for at in (s.x, s.y))
-        (out / s.pattern).mkdir(exist_ok=True)
-        larger = replace(s, radius=s.radius + 0.18 * 32, period=s.period + 0.02 * 32, x=x, y=y)
-        draw(larger)[0].save(out / s.pattern / f"{index:03d}.png")
-    return out
+    place = {"uniform": [0.45, 0.55]}
+    factors = {"size": {"uniform": [1.04, 1.24]}, "x": place, "y": place, "texture_scale": 0.12}
+    return pictures.dataset(tmp_path_factory.mktemp("large"), {"train": 400}, **factors) / "train"
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """400 pictures of 32 pixels."""
-    out = tmp_path_factory.mktemp("drawn")
-    draw_dataset(out, {"train": 400}, 0, 32, lambda done, total: None)
-    return out / "train"
+    return pictures.dataset(tmp_path_factory.mktemp("drawn"), {"train": 400}) / "train"
 
 
 class ReachedError(Exception):

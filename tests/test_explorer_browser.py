@@ -19,7 +19,6 @@ from bombs import BOMBS
 from browsers import chromium, complaints, requests, start_afresh, waiting, webdriver
 from encoded_pictures import encoded, oriented, scene
 from exploring import Server, explored, serving
-from selfsight.synthesis.surfaces import CLASSES, draw, sample
 
 VIT, CNN = "random/vit_w32_d2_p8_h2?size=32", "random/test_efficientnet?size=64"
 DEMO = Path(__file__).parent / "assets/demo.safetensors"
@@ -296,20 +295,20 @@ def test_a_click_on_rings_finds_rings(browser: Any, tmp_path: Path, monkeypatch:
     """The demo's network beside the CNN, among drawn things. `SELFSIGHT_REDRAW=1` keeps what it shows for the guide."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(DEMO, "demo.safetensors")
-    Path("surfaces").mkdir()
+    Path("things").mkdir()
     for number in range(64):
-        surface = sample(3, number, 144)
-        draw(surface)[0].save(f"surfaces/{surface.pattern}-{number:03d}.png")
-    each = [np.asarray(draw(sample(4, number, 144))[0]) for number in range(len(CLASSES))]
+        thing = pictures.drawn(3, number, 144)
+        thing.image.save(f"things/{thing.name}-{number:03d}.png")
+    each = [np.asarray(pictures.drawn(4, number, 144).image) for number in range(len(pictures.CLASSES))]
     Image.fromarray(np.vstack([np.hstack(each[:4]), np.hstack(each[4:])])).save("eight.png")
     ours = "file/demo.safetensors?arch=vit_w64_d3_p8_conv&size=144"
-    with serving(explored(ours, Path("surfaces"), with_="efficientnet-lite0")) as running:
+    with serving(explored(ours, Path("things"), with_="efficientnet-lite0")) as running:
         page = Page(browser, running.address, 1280)
         page.upload(tmp_path / "eight.png")
         page.settled()
-        at = CLASSES.index("rings")
+        at = pictures.CLASSES.index("rings")
         page.click_at(1, (at % 4 + 0.5) / 4, (at // 4 + 0.5) / 2)
-        names = sorted(path.name for path in Path("surfaces").iterdir())
+        names = sorted(path.name for path in Path("things").iterdir())
         rings = [str(number) for number, name in enumerate(names) if name.startswith("rings")]
         page.until(f"{NEAREST}.toSorted().join() === {sorted(rings)}.join()")
         page.until("document.getElementById('status').textContent.startsWith('answered in')")

@@ -27,7 +27,6 @@ from selfsight.errors import InputError, SelfsightError
 from selfsight.explorer.indexing import Reading, indexed
 from selfsight.explorer.places import Places, filled, trained
 from selfsight.runs import alone
-from selfsight.synthesis.surfaces import draw, sample
 
 VIT = "random/vit_w32_d2_p8_h2?size=32"
 
@@ -131,7 +130,7 @@ def test_images_in_the_order_of_their_kinds_are_found_as_well(tmp_path: Path, mo
     data.mkdir()
     for number in range(160):
         grey = np.full((32, 32, 3), 128 + number % 4, dtype=np.uint8)
-        image = Image.fromarray(grey) if number < 80 else draw(sample(0, number, 32))[0]
+        image = Image.fromarray(grey) if number < 80 else pictures.drawn(0, number, 32).image
         image.save(data / f"{number:04d}.png")
     source = open_source(data)
     eyes = Eyes(load_encoder(VIT))

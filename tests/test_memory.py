@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import pictures
 import small_training
 from selfsight import api, config, device
 from selfsight.ssl.settings import TrainSettings
-from selfsight.synthesis.drawing import draw_dataset
 
 LIMIT = """
 import resource, torch, selfsight.api
@@ -23,7 +23,7 @@ resource.setrlimit(resource.RLIMIT_AS, (used + 700 * 2**20,) * 2)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space, which only Linux holds to")
 def test_memory_that_is_not_to_be_had_ends_the_run_with_the_settings_to_turn(tmp_path: Path) -> None:
-    draw_dataset(tmp_path / "data", {"train": 16}, 0, 32, lambda done, total: None)
+    pictures.dataset(tmp_path / "data", {"train": 16})
     words = small_training.words(tmp_path / "data" / "train", tmp_path / "run", 2, "objective.head.prototypes=30000000")
     process = small_training.start(words, LIMIT)
     _, error = process.communicate(timeout=100)
@@ -35,7 +35,7 @@ def test_memory_that_is_not_to_be_had_ends_the_run_with_the_settings_to_turn(tmp
 
 @pytest.mark.skipif(sys.platform != "linux", reason="on the CPU memory is measured by a file of Linux")
 def test_the_largest_batch_that_fits_is_found_and_rates_follow_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    draw_dataset(tmp_path / "data", {"train": 600}, 0, 32, lambda done, total: None)
+    pictures.dataset(tmp_path / "data", {"train": 600})
     options = {"backbone": "vit_w192_d6_p4", "device": "cpu", "epochs": 0.1, "set": {"workers": 0, "threads": 1}}
 
     def trained(name: str, free_mb: float) -> TrainSettings:
@@ -60,7 +60,7 @@ def test_more_images_in_memory_are_seen_in_its_peak() -> None:
 
 
 def test_rates_follow_the_batch(tmp_path: Path) -> None:
-    draw_dataset(tmp_path / "data", {"train": 64}, 0, 128, lambda done, total: None)
+    pictures.dataset(tmp_path / "data", {"train": 64}, side=128)
     found = {}
     for batch in (4, 8):
         out = tmp_path / str(batch)

@@ -9,13 +9,13 @@ import pytest
 import torch
 from scipy import stats
 
+import pictures
 from selfsight.data.decode import DecodeSettings
 from selfsight.data.multicrop import finish_views, plan_views
 from selfsight.data.opening import open_image
 from selfsight.data.presets import DOMAINS, PUBLISHED, domain_changes, for_domain, small
 from selfsight.data.views import Photometry, ViewSettings, draw_photometry, view_uniforms
 from selfsight.errors import ConfigError
-from selfsight.synthesis.surfaces import draw, sample
 
 
 @pytest.fixture(autouse=True)
@@ -167,5 +167,5 @@ def test_every_preset_in_every_domain_gives_finite_views(name: str, domain: str)
 
 def _png(index: int) -> bytes:
     file = io.BytesIO()
-    draw(sample(0, index, 64))[0].save(file, "PNG")
+    pictures.drawn(0, index, 64).image.save(file, "PNG")
     return file.getvalue()

@@ -18,11 +18,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from pictures import dataset
 from selfsight import api, runs
 from selfsight.errors import DiskFullError, InputError, NonFiniteError, WeightsError
 from selfsight.runs import RunFolder, append_jsonl, read_jsonl, write_json_atomic
 from selfsight.ssl.network import _lerp_by
-from selfsight.synthesis.drawing import draw_dataset
 from small_training import differing, start, train, words
 
 EPOCHS = 50
@@ -35,9 +35,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    draw_dataset(folder, {"train": 16}, 0, 32, lambda done, total: None)
-    return folder / "train"
+    return dataset(tmp_path_factory.mktemp("pictures"), {"train": 16}) / "train"
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ class Heard(Silent):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pictures.folder(tmp_path_factory.mktemp("search") / "photos", COUNT, classes=3)
+    return pictures.folder(tmp_path_factory.mktemp("search") / "photos", COUNT, classes=3, size=64)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_a_file_finds_its_copy_first_and_a_smaller_jpeg_of_it_too(encoder: str, 
     copy, smaller = tmp_path / "copy.png", tmp_path / "smaller.jpg"
     shutil.copy(original, copy)
     with Image.open(original) as image:
-        image.resize((24, 24), Image.Resampling.BICUBIC).save(smaller, quality=90)
+        image.resize((48, 48), Image.Resampling.BICUBIC).save(smaller, quality=90)
     found = selfsight.search(encoder, photos, [copy, smaller], k=100)
     first, second = found["results"]
     assert len(first) == len(second) == COUNT

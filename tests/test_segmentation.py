@@ -23,7 +23,6 @@ from selfsight.comparison.mask_outcomes import MaskOutcomes
 from selfsight.data.annotations import Annotated, Instance
 from selfsight.errors import ConfigError, DataError, InputError, WeightsError
 from selfsight.evaluate.segmentation import Things, Value, floors, kept, maps_of, own_map, values
-from selfsight.synthesis.drawing import draw_dataset
 
 VIT, OTHER, CNN = "random/vit_w32_d1_p8?size=32", "random/vit_w32_d1_p8?size=32&seed=1", "random/resnet18?size=64"
 
@@ -223,7 +222,7 @@ def test_pictures_of_one_group_are_drawn_together() -> None:
 def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[results.Results, Path]:
     """A drawn set, whose masks are found by themselves."""
     at = tmp_path_factory.mktemp("segmentation")
-    draw_dataset(at / "images", {"train": 32, "test": 24}, 0, 32, lambda done, total: None)
+    pictures.dataset(at / "images", {"train": 32, "test": 24})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SELFSIGHT_CACHE", str(at / "cache"))
         data, test = at / "images" / "train", at / "images" / "test"

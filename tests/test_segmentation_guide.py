@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import annotated
+import pictures
 from annotated import Scene, Thing
 from guides import Guide, executed, typed
 from selfsight import api, results
 from selfsight.data.annotations import ANNOTATIONS
-from selfsight.synthesis.drawing import draw_dataset
 
 GUIDE = Guide("segmentation")
 
@@ -20,7 +20,7 @@ GUIDE = Guide("segmentation")
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """What the guide speaks of: a drawn set, photos with masks, a run."""
-    draw_dataset(tmp_path / "drawn", {"train": 24, "test": 8}, 0, 32, lambda done, total: None)
+    pictures.dataset(tmp_path / "drawn", {"train": 24, "test": 8})
     scenes = [Scene(40, 32, [Thing((4 + n, 6, 24 + n, 26), "cat")]) for n in range(4)]
     images, masks = annotated.png(tmp_path, scenes)
     assert masks == tmp_path / "masks"

@@ -23,6 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from pictures import dataset
 from selfsight import api, config
 from selfsight.cli import main
 from selfsight.errors import CollapseError, ConfigError, DataError, InputError, WeightsError
@@ -38,7 +39,6 @@ from selfsight.ssl.optimizer import OptimizerSettings, make_optimizer
 from selfsight.ssl.saving import newest_first
 from selfsight.ssl.settings import TrainSettings
 from selfsight.ssl.step import Learner, rates_at, train_step
-from selfsight.synthesis.drawing import draw_dataset
 
 BACKBONE = "vit_w32_d1_p8"
 SMALL = {
@@ -66,9 +66,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    draw_dataset(folder, {"train": 16}, 0, 32, lambda done, total: None)
-    return folder / "train"
+    return dataset(tmp_path_factory.mktemp("pictures"), {"train": 16}) / "train"
 
 
 class Recorder(api.Silent):
@@ -428,7 +426,7 @@ def test_a_source_of_bad_images_alone_is_an_error_before_any_step(tmp_path: Path
 
 def test_bad_images_are_skipped_listed_once_and_counted(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    draw_dataset(tmp_path / "drawn", {"train": 16}, 0, 32, lambda done, total: None)
+    dataset(tmp_path / "drawn", {"train": 16})
     (tmp_path / "drawn" / "train").rename(data)
     (data / "dots" / "broken.png").write_bytes(b"no picture")
     (data / "rings" / "empty.jpg").write_bytes(b"")
@@ -544,7 +542,7 @@ def test_a_budget_given_as_argument_replaces_the_one_of_the_file(
 
 def test_the_config_of_a_run_is_a_file_of_settings_for_other_images(pictures: Path, tmp_path: Path) -> None:
     train(pictures, tmp_path / "first", epochs=1)
-    draw_dataset(tmp_path / "drawn", {"train": 24}, 1, 32, lambda done, total: None)
+    dataset(tmp_path / "drawn", {"train": 24}, seed=1)
     others = tmp_path / "drawn" / "train"
     api.train(others, tmp_path / "second", config=tmp_path / "first" / "config.yaml")
     found = config.load(TrainSettings, tmp_path / "second" / "config.yaml")

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfsight.api import Silent, Watch, compare, train
+from selfsight.api import Silent, Watch, compare, synth, train
 from selfsight.comparison.split import split
 from selfsight.data.sources import open_source
 from selfsight.errors import InputError
 from selfsight.results import Results
 from selfsight.runs import write_json_atomic
-from selfsight.synthesis.drawing import draw_dataset
+from selfsight.synthesis.specs import DEMO
 
 MINUTES = 3.0
-SIZE = 48
-COUNTS = {"train": 3000, "test": 800}
+COUNT = 3000
+"""Drawn pictures to train on; those to test are a quarter of them."""
 LIMIT = 1500
 PICTURES = 240
 """Drawn test images of which the masks are asked."""
@@ -25,6 +25,8 @@ PICTURES = 240
 # of one picture look less alike, which a training of minutes does not get over.
 SETTINGS: dict[str, Any] = {"views": {"jitter": 1.0, "brightness": 0.0, "solarize": 0.0, "grey": 0.0}}
 
+SPEC = "images.yaml"
+"""A copy of what the pictures were drawn from, to be changed and drawn again."""
 _MARK = "demo.json"
 _HONEST = (
     "A few minutes on a few cores show that the method works and what its curves look like, not what it can do: published "
@@ -58,8 +60,8 @@ def demo(
 ) -> Demo:
     """Draw images (or take `data`), train a small ViT without labels, compare it with EfficientNet-Lite0, write the report.
 
-    Of drawn images the masks are known, so what the networks look at is measured, too. `out` holds `images/` (drawn), `run/` and
-    `results/`. An earlier demo there is replaced; another folder is left alone.
+    Of drawn images the masks are known, so what the networks look at is measured, too. `out` holds `images/` (drawn from the spec
+    `images.yaml` beside it), `run/` and `results/`. An earlier demo there is replaced; another folder is left alone.
     """
     watch = watch or Silent()
     folder = Path(out)
@@ -68,8 +70,9 @@ def demo(
     _prepare(folder)
     test = None
     if data is None:
-        images = folder / "images"
-        draw_dataset(images, COUNTS, seed, SIZE, lambda done, total: watch.advance("drawing images", done, total))
+        images, spec = folder / "images", folder / SPEC
+        shutil.copyfile(DEMO, spec)
+        synth(spec, images, count=COUNT, seed=seed, watch=watch)
         source, test = images / "train", images / "test"
     else:
         source = Path(data)
@@ -109,5 +112,6 @@ def _prepare(folder: Path) -> None:
             raise InputError(f"--out {folder}: holds files that are not of a demo; give another folder")
         for part in ("images", "run", "results"):
             shutil.rmtree(folder / part, ignore_errors=True)
+        (folder / SPEC).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     write_json_atomic(folder / _MARK, {"what": "folder of 'selfsight demo'; the next demo replaces its parts"})
