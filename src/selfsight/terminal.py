@@ -15,7 +15,8 @@ from rich.table import Table
 from selfsight.checkup import Finding
 from selfsight.comparison.verdict import sentence
 from selfsight.device import leads
-from selfsight.results import FLOOR, Results, Segmentation
+from selfsight.reporting import shifts
+from selfsight.results import FLOOR, Results, Segmentation, Shift
 from selfsight.runs import RunFolder, counted, read_jsonl
 from selfsight.ssl.estimate import Estimate
 from selfsight.ssl.recipes import Derived
@@ -115,7 +116,7 @@ def compare_summary(terminal: Terminal, results: Results, out: Path) -> None:
     if results.scores:
         terminal.console.print(_scores(results))
     for pair in results.comparisons:
-        if pair.a == f"{pair.b}?weights=init":
+        if pair.a == f"{pair.b}?weights=init" and pair.condition == shifts.CLEAN:
             change = f"{pair.difference:+.1f} points ({pair.low:+.1f} to {pair.high:+.1f})"
             terminal.say(f"{pair.b} against its own untrained copy, {pair.task} {pair.metric}: {change}")
     if results.segmentation is not None:
@@ -124,6 +125,10 @@ def compare_summary(terminal: Terminal, results: Results, out: Path) -> None:
             if each.a == f"{each.b}?weights=init" and each.method_b == "heads":
                 change = f"{each.difference:+.1f} points ({each.low:+.1f} to {each.high:+.1f})"
                 terminal.say(f"{each.b} against its own untrained copy, best head {each.metric}: {change}")
+    if results.shift is not None and results.shift.effects:
+        terminal.console.print(_effects(results, results.shift))
+    for told in shifts.findings(results, shifts.Names(files=True)):
+        terminal.say(f"{told.encoder}: {told.text}")
     bad = skipped(out / "bad_images.jsonl") if results.data.bad_images else ""
     if results.verdict is not None:
         terminal.console.print(
@@ -215,6 +220,23 @@ def _looks(found: Segmentation) -> Table:
         scores = [found.score(encoder, *column) for column in columns.values()]
         cells = [f"{score.value:.1f}" if score else "-" for score in scores]
         table.add_row(f"{escape(encoder)} [dim]{found.own.get(encoder, FLOOR)}[/]", *cells)
+    return table
+
+
+def _effects(results: Results, found: Shift) -> Table:
+    """What is left under each shift, and the change; those that may be chance are dim."""
+    title = f"percent under shift (change in points), {found.n_test} scenes of {found.data}; dim: may be chance"
+    table = Table(title=title, title_justify="left")
+    table.add_column("factor that is shifted", overflow="fold")
+    for encoder in results.encoders:
+        table.add_column(escape(encoder.spec), justify="right", overflow="fold")
+    by = {(e.encoder, e.condition): e for e in found.effects}
+    for condition in dict.fromkeys(e.condition for e in found.effects):
+        cells = []
+        for e in (by[encoder.spec, condition] for encoder in results.encoders):
+            text = f"{e.shifted:.1f} ({e.change:+.1f})"
+            cells.append(text if e.p_holm < shifts.SURE else f"[dim]{text}[/]")
+        table.add_row(escape(shifts.condition_name(condition)), *cells)
     return table
 
 
