@@ -1,4 +1,4 @@
-"""Two encoders that each see one thing alone, and a drawn set on which it is known where each of them breaks."""
+"""Encoders that each see one thing alone, or two, and a drawn set on which it is known where each of them breaks."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def spec(**changes: object) -> SynthSpec:
     return SynthSpec.model_validate(values | changes)
 
 
-def encoders(folder: Path) -> tuple[str, str]:
-    """(colour, form): the hue of a picture whatever its shape, and its shape whatever its hue."""
+def encoders(folder: Path) -> tuple[str, str, str]:
+    """(colour, form, both): the hue of a picture whatever its shape, its shape whatever its hue, and hue before shape."""
     folder.mkdir(parents=True, exist_ok=True)
     grey = numpy_helper.from_array(np.array([1], dtype=np.int64), "channels")
     lightness = helper.make_node("ReduceMean", ["x", "channels"], ["grey"], keepdims=1)
@@ -50,11 +50,20 @@ def encoders(folder: Path) -> tuple[str, str]:
         helper.make_node("Sub", ["x", "grey"], ["chroma"]),
         helper.make_node("GlobalAveragePool", ["chroma"], ["mean"]),
         helper.make_node("Flatten", ["mean"], ["flat"]),
-        helper.make_node("LpNormalization", ["flat"], ["features"], axis=1, p=2),
+        helper.make_node("LpNormalization", ["flat"], ["hue"], axis=1, p=2),
     ]
-    form = [lightness, helper.make_node("Flatten", ["grey"], ["features"])]
-    made = {"colour": (colour, 3), "form": (form, SIZE * SIZE)}
-    return _saved(folder, "colour", *made["colour"], grey), _saved(folder, "form", *made["form"], grey)
+    shape = helper.make_node("Flatten", ["grey"], ["shape"])
+    ends = {name: helper.make_node("Concat", parts, ["features"], axis=1) for name, parts in _PARTS.items()}
+    return (
+        _saved(folder, "colour", [*colour, ends["colour"]], 3, grey),
+        _saved(folder, "form", [lightness, shape, ends["form"]], SIZE * SIZE, grey),
+        _saved(folder, "both", [*colour, shape, ends["both"]], 3 * _TIMES + SIZE * SIZE, grey),
+    )
+
+
+_TIMES = 64
+"""How often `both` has the hue: a probe leans on what many features say."""
+_PARTS = {"colour": ["hue"], "form": ["shape"], "both": [*["hue"] * _TIMES, "shape"]}
 
 
 def _saved(folder: Path, name: str, nodes: list[onnx.NodeProto], width: int, constant: onnx.TensorProto) -> str:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-import pictures
 from guides import Guide, executed, left, typed
 from selfsight import results
 
@@ -19,9 +18,8 @@ def test_its_commands_and_its_python_run(
     monkeypatch.chdir(tmp_path)
     [spec] = GUIDE.written_in("yaml")
     (tmp_path / "signs.yaml").write_text(spec)
-    pictures.folder(tmp_path / "labelled", 24, classes=2)
     # A real CNN says nothing more of the commands, and takes a minute.
-    synth, broken, both = (line.replace("efficientnet-lite0", "random/vit_w32_d1_p8?size=32") for line in GUIDE.commands)
+    synth, broken, *mended = (line.replace("efficientnet-lite0", "random/vit_w32_d1_p8?size=32") for line in GUIDE.commands)
     typed(synth, capsys)
     printed = typed(broken, capsys)
     assert left(broken, printed, tmp_path)
@@ -30,14 +28,11 @@ def test_its_commands_and_its_python_run(
     change = next(e.change for e in _shift("broken").effects if (e.encoder, e.condition) == ("pixels", "shift.hue"))
     assert said[0] == f"pixels under shift.hue: {change:+.1f} points" and change < -50
     assert len(said) == 1 + 2 * 3
-    printed = typed(both, capsys)
-    assert "(--shift-count 60)" in printed
-    found = results.read("both")
-    assert found.verdict is not None and (found.verdict.endpoint, found.data.n_train) == ("linear top1", 18)
-    assert (_shift("both").n_train, _shift("both").n_test) == (60, 30)
-    assert {s.condition for s in found.scores if s.task == "shift"} == {
-        "clean", "shift.hue", "shift.size.small", "shift.light",
-    }  # fmt: skip
+    refined, drawn, compared = (typed(command, capsys) for command in mended)
+    assert "shift of hue" in refined and "selfsight synth signs2.yaml --out signs2 --count 60 --seed 0" in refined
+    assert "done: signs2" in drawn
+    assert "since broken: pixels on shift of hue, answered by 33% of training with hue of the other classes" in compared
+    assert {each.condition for each in _shift("mended").since} == {"clean", "shift.hue", "shift.size.small", "shift.light"}
 
 
 def _shift(folder: str) -> results.Shift:

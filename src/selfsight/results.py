@@ -252,6 +252,28 @@ class SliceScore(Record):
     p_holm: float | None = None
 
 
+class ShiftSince(Record):
+    """What became of the same pictures from one comparison to the next, whose training was another: `difference` in points.
+
+    Without `span` they are all pictures of the condition. `change` says what training shows more of on their account, if any.
+    `p` is the exact McNemar value, `p_holm` over all that is told.
+    """
+
+    encoder: str
+    condition: str
+    factor: str
+    span: list[Any]
+    change: str
+    before: float
+    after: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    n: int
+
+
 class Shift(Record):
     """Where encoders stop seeing: a drawn set, its splits that shift one factor, and slices by factor. Accuracy in percent."""
 
@@ -263,6 +285,8 @@ class Shift(Record):
     gaps: list[ShiftGap]
     slices: list[SliceScore]
     protocol: list[str]
+    before: str | None = None
+    since: list[ShiftSince] = Field(default_factory=list)
 
     def worst(self, encoder: str) -> SliceScore | None:
         """The slice of the test pictures of which it gets least right."""

@@ -127,6 +127,9 @@ def compare_summary(terminal: Terminal, results: Results, out: Path) -> None:
                 terminal.say(f"{each.b} against its own untrained copy, best head {each.metric}: {change}")
     if results.shift is not None and results.shift.effects:
         terminal.console.print(_effects(results, results.shift))
+    if results.shift is not None:
+        for told in shifts.since_sentences(results.shift, shifts.Names(files=True)):
+            terminal.say(f"since {results.shift.before}: {told.encoder} {told.text}")
     for told in shifts.findings(results, shifts.Names(files=True)):
         terminal.say(f"{told.encoder}: {told.text}")
     bad = skipped(out / "bad_images.jsonl") if results.data.bad_images else ""
@@ -138,6 +141,31 @@ def compare_summary(terminal: Terminal, results: Results, out: Path) -> None:
         terminal.say(f"no labels, so no verdict: label {results.labelling.count} images. {results.labelling.reason}")
         terminal.say("label these first: " + ", ".join(results.labelling.picks[:10]) + " ... (all in results.json)")
     terminal.say(f"report: {out / 'report.html'}{bad}")
+
+
+def refine_summary(terminal: Terminal, made: Mapping[str, Any], before: Path) -> None:
+    """What failed and what is done about it, and the commands that come next."""
+    changes = {(each.condition, each.factor, tuple(each.span)): each.change for each in made["answered"]}
+    if made["failures"]:
+        table = Table(title=f"where {made['encoder']} fails for certain", title_justify="left")
+        for column in ("pictures", "right", "points from the others", "answer"):
+            table.add_column(column, overflow="fold")
+        for each in made["failures"]:
+            right = f"{each.value:.1f} % of {each.n}"
+            gap = f"{each.gap:+.1f} ({each.low:+.1f} to {each.high:+.1f})"
+            place = shifts.place_name(each.condition, each.factor, each.span, shifts.Names(files=True))
+            table.add_row(escape(place), right, gap, escape(changes.get((each.condition, each.factor, tuple(each.span)), "-")))
+        terminal.console.print(table)
+    if made["out"] is None:
+        terminal.say(f"{made['encoder']} fails nowhere for certain that a spec can answer: nothing is written")
+        return
+    out = Path(made["out"])
+    folder = out.with_suffix("")
+    drawn = "".join(f" --{name} {made[name]}" for name in ("count", "seed") if made[name] is not None)
+    encoders = " ".join(f'--encoder "{encoder}"' for encoder in made["encoders"])
+    terminal.say(f"done: {out}, {counted(len(made['answered']), 'change')}; what becomes of it is told by")
+    terminal.say(f"  selfsight synth {out} --out {folder}{drawn}")
+    terminal.say(f"  selfsight compare {folder} --tasks shift {encoders} --before {before} --out {folder}-results")
 
 
 def views_summary(terminal: Terminal, made: Mapping[str, Any]) -> None:

@@ -46,6 +46,7 @@ def compare(
     mask_limit: int = PICTURES,
     shift: str | Path | SynthSpec | None = None,
     shift_count: int = COUNT,
+    before: str | Path | None = None,
     device: str = "auto",
     batch_size: int = 64,
     workers: int = 0,
@@ -66,8 +67,9 @@ def compare(
     `masks` (see `data/annotations`; those by the images are found), on `mask_limit` test images at most; it takes no part in the
     verdict. The task shift asks where encoders stop seeing: `data` is then a drawn set, of which `train` and `test` are compared
     on, and the splits that shift a factor stand beside them. `shift` is such a set, or a spec that is drawn to `out`/drawn first,
-    with `shift_count` training pictures; without `data` it is all there is, with `data` the verdict is of that. `images=False`
-    keeps every picture and file name out of the report. More unreadable images than `max_bad` percent of a part stop the work.
+    with `shift_count` training pictures; without `data` it is all there is, with `data` the verdict is of that. `before` is the
+    results folder of such a comparison on the same test pictures, whose training was another (see `refine`). `images=False` keeps
+    every picture and file name out of the report. More unreadable images than `max_bad` percent of a part stop the work.
     Raises `InputError` before any work for what is wrong.
     """
     watch = watch or Silent()
@@ -77,6 +79,8 @@ def compare(
     plan = make_plan(list(encoder), incumbent, wanted, margin, seeds, seed, on_images, shift_apart=None not in (data, shift))
     _check_masks(plan, masks, mask_limit)
     asked = examination(data, shift, wanted, test, Path(out), shift_count, seed)
+    if before is not None and asked is None:
+        raise ConfigError(f"--before {before}: is looked at by the task shift; add it to --tasks, or leave --before out")
     if asked is not None and not asked.apart:
         title, asked = title or asked.folder.name, asked.made(watch)
         data, test = asked.parts
@@ -104,7 +108,7 @@ def compare(
         refuse_seen(plan.encoders, str(data if test is None else test))
         parts = split(source, None if test is None else str(test), limit=limit, group_by=group_by, seed=seed)
         seen = _masks(plan, parts.test, masks, mask_limit)
-        exam = None if asked is None else opened(asked, plan.encoders, watch, limit=limit, group_by=group_by)
+        exam = None if asked is None else opened(asked, plan.encoders, watch, limit=limit, group_by=group_by, before=before)
         results = run_comparison(plan, parts, folder, machine, about, seen, exam)
     render(folder, images=images)
     return results

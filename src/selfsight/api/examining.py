@@ -9,6 +9,7 @@ from pathlib import Path
 from selfsight.api.synthesizing import read_spec, synth
 from selfsight.api.watch import Watch
 from selfsight.comparison.plan import SHIFT
+from selfsight.comparison.refine import check_before
 from selfsight.comparison.seen import refuse_seen
 from selfsight.comparison.shift_set import TEST, TRAIN, ShiftSet, folder_of, located, open_set
 from selfsight.errors import ConfigError, InputError
@@ -84,11 +85,23 @@ def examination(
     return Examination(_checked(shift), apart, count, seed)
 
 
-def opened(asked: Examination, encoders: Sequence[str], watch: Watch, *, limit: int | None, group_by: str | None) -> ShiftSet:
+def opened(
+    asked: Examination,
+    encoders: Sequence[str],
+    watch: Watch,
+    *,
+    limit: int | None,
+    group_by: str | None,
+    before: str | Path | None,
+) -> ShiftSet:
     """The set, ready; `DataError` where it is none that can be examined, or an encoder has learnt the labels of its test."""
     folder = asked.made(watch).folder
     refuse_seen(encoders, located(folder, TEST))
-    return open_set(folder, limit=limit, seed=asked.seed, group_by=None if asked.apart else group_by)
+    exam = open_set(folder, limit=limit, seed=asked.seed, group_by=None if asked.apart else group_by)
+    if before is None:
+        return exam
+    check_before(before, exam, encoders)
+    return replace(exam, before=str(before))
 
 
 def _checked(place: str | Path) -> Path:

@@ -44,6 +44,10 @@ def compare(
         typer.Option(help="Set for the task shift, or the spec of one, which is drawn to OUT/drawn first.", show_default=False),
     ] = None,
     shift_count: Annotated[int, typer.Option(min=1, help="Training pictures of a spec that is drawn.")] = 1000,
+    before: Annotated[
+        Path | None,
+        typer.Option(help="Results of the task shift before 'refine': says what changed since.", show_default=False),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of splits.")] = 0,
     device: Device = "auto",
     workers: Workers = 0,
@@ -73,6 +77,7 @@ def compare(
             mask_limit=mask_limit,
             shift=shift,
             shift_count=shift_count,
+            before=before,
             device=device,
             workers=workers,
             strict=strict,

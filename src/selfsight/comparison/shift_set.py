@@ -37,6 +37,7 @@ class ShiftSet:
     """`tests` holds the split `test` as the condition `clean`, and each split that shifts a factor under its own name.
 
     `training` has of each factor that varies, or is shifted, what training shows: [low, high] of numbers, else all values.
+    `before` is the results folder of a comparison on the same test pictures, `refined` what training here answers to it.
     """
 
     folder: Path
@@ -44,6 +45,8 @@ class ShiftSet:
     tests: dict[str, Part]
     training: dict[str, list[Any]]
     group_by: str | None = None
+    before: str | None = None
+    refined: tuple[Row, ...] = ()
 
     @property
     def conditions(self) -> list[str]:
@@ -91,7 +94,9 @@ def open_set(folder: Path, *, limit: int | None = None, seed: int = 0, group_by:
     if limit is not None:
         kept = first(train.images, limit)
         train, tests = Part(kept, train.rows[: len(kept)]), _limited(tests, limit, seed)
-    return ShiftSet(folder, train, tests, training, group_by)
+    spec = info.provenance.get("spec")
+    refined = tuple(spec.get("refined", ())) if isinstance(spec, dict) else ()
+    return ShiftSet(folder, train, tests, training, group_by, refined=refined)
 
 
 def _part(folder: Path, split: str, rows: Sequence[Row]) -> Part:

@@ -14,13 +14,14 @@ from selfsight.comparison.assets import write_parquet
 from selfsight.comparison.gather import Gathered, Machine, gather
 from selfsight.comparison.outcomes import CLEAN, Outcomes
 from selfsight.comparison.plan import SHIFT, Plan
+from selfsight.comparison.refine import Watched, since
 from selfsight.comparison.shift_outcomes import ShiftOutcomes
 from selfsight.comparison.shift_set import ShiftSet, numbers
 from selfsight.comparison.slices import LEAST
 from selfsight.data.sources import BadImage, Source
 from selfsight.encoders import Encoder
 from selfsight.evaluate import FeatureSet, Shift
-from selfsight.results import Comparison, Score
+from selfsight.results import Comparison, Score, ShiftSince
 from selfsight.results import Shift as ShiftRecord
 
 Ints = npt.NDArray[np.int64]
@@ -57,7 +58,15 @@ class Examined:
             gaps=self.outcomes.gaps(plan.pairs),
             slices=self.outcomes.slices(plan.encoders),
             protocol=_protocol(self, plan),
+            before=self.exam.before,
+            since=self._since(plan),
         )
+
+    def _since(self, plan: Plan) -> list[ShiftSince]:
+        if self.exam.before is None:
+            return []
+        answered = [Watched.of(row) for row in self.exam.refined]
+        return since(self.exam.before, self.outcomes, plan.encoders, answered)
 
 
 def write_factors(folder: Path, examined: Examined | None) -> None:

@@ -191,6 +191,7 @@ class Page:
             "plot": self.plot("conditions", figures_shift.conditions_plot(self.results, found)) if effects else None,
             "gaps_plot": self.plot("gaps", figures_shift.gaps_plot(self.results)),
             "gaps": shifts.gaps_table(found, self.colours) if found.gaps else None,
+            "since": shifts.since_table(found, names, self.colours), "told": shifts.since_sentences(found, names),
             "factors": factors, "slices": shifts.slices_table(self.results, found, names),
         }  # fmt: skip
 

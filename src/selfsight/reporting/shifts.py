@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ CLEAN = "clean"
 SURE = 0.05
 """A difference is spoken of where its p, corrected by Holm, lies below."""
 _SHOWN = 10
+_FILE = re.compile(r"[^\s,]\.[A-Za-z]\w*")
 
 
 class Told(NamedTuple):
@@ -36,6 +38,10 @@ class Names:
             return value
         return PurePath(value).name if self._files else f"file {self._numbers.setdefault(value, len(self._numbers) + 1)}"
 
+    def text(self, text: str) -> str:
+        """Words that may name files."""
+        return text if self._files or not _FILE.search(text) else "another training"
+
     def span(self, span: Sequence[Any]) -> str:
         return " to ".join(map(self.of, span))
 
@@ -43,6 +49,39 @@ class Names:
 def condition_name(condition: str) -> str:
     """`shift.size.small` to `size: small`."""
     return ": ".join(condition.split(".", 2)[1:]) or condition
+
+
+def place_name(condition: str, factor: str, span: Sequence[Any], names: Names) -> str:
+    """`size 0.4 to 0.5` of a slice, `shift of size: small` of a condition, `as in training` of the clean one."""
+    if span:
+        return f"{factor} {names.span(span)}"
+    return "as in training" if condition == CLEAN else f"shift of {condition_name(condition)}"
+
+
+def since_sentences(found: Shift, names: Names) -> list[Told]:
+    """Of each encoder what became of the pictures that training was changed for."""
+    said = []
+    for each in (each for each in found.since if each.change):
+        sure = "" if each.p_holm < SURE else ", may be chance"
+        effect = f"{words.number(each.before)} to {words.number(each.after)} %"
+        interval = f"{words.signed(each.difference)} points, {words.signed(each.low)} to {words.signed(each.high)}{sure}"
+        place = place_name(each.condition, each.factor, each.span, names)
+        said.append(Told(each.encoder, f"on {place}, answered by {names.text(each.change)}: {effect} ({interval})."))
+    return said
+
+
+def since_table(found: Shift, names: Names, colours: dict[str, str]) -> Table | None:
+    """The same pictures before and after, those first that training was changed for."""
+    rows = []
+    for each in found.since:
+        interval = f"{words.signed(each.low)} to {words.signed(each.high)}"
+        cells = [
+            Cell(place_name(each.condition, each.factor, each.span, names), names.text(each.change)),
+            Cell(words.number(each.before)), Cell(words.number(each.after)), Cell(words.signed(each.difference)), Cell(interval),
+            Cell(words.p_value(each.p_holm)), Cell(words.number(each.n, 0)),
+        ]  # fmt: skip
+        rows.append(Row(each.encoder, cells, colours.get(each.encoder, "")))
+    return Table(["encoder", "pictures", "before", "after", "points", "95 % interval", "p (Holm)", "n"], rows) if rows else None
 
 
 def findings(results: Results, names: Names) -> list[Told]:
@@ -58,8 +97,8 @@ def _sentences(found: Shift, encoder: str, names: Names) -> Iterator[str]:
     effects = [e for e in found.effects if e.encoder == encoder]
     falls = sorted((e for e in effects if e.change < 0 and e.p_holm < SURE), key=lambda e: e.change)
     if falls:
-        told = [f"{condition_name(e.condition)} {words.signed(e.change)} (to {words.number(e.shifted)} %)" for e in falls]
-        yield f"falls under {'; '.join(told)} points."
+        told = [f"{condition_name(e.condition)} by {words.points(abs(e.change))} (to {words.number(e.shifted)} %)" for e in falls]
+        yield f"falls under {'; '.join(told)}."
     elif effects:
         yield "falls under none of the shifts for certain."
     worst = found.worst(encoder)

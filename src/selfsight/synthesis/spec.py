@@ -202,7 +202,7 @@ def dumped(spec: SynthSpec) -> dict[str, Any]:
 
 def written(spec: SynthSpec) -> str:
     """The spec as YAML."""
-    return yaml.safe_dump(dumped(spec), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(dumped(spec), sort_keys=False, allow_unicode=True, default_flow_style=None)
 
 
 def described(spec: SynthSpec) -> Iterator[tuple[str, str, str]]:
