@@ -18,6 +18,8 @@ from selfsight import api, manifest, results
 from selfsight.comparison.shift_folder import read_shift
 from selfsight.comparison.shift_set import open_set
 from selfsight.comparison.slices import slices
+from selfsight.comparison.split import split
+from selfsight.data.sources import open_source
 from selfsight.errors import ConfigError, DataError, InputError
 from selfsight.reporting.shifts import Names
 from selfsight.synthesis.drawing import draw_dataset
@@ -163,6 +165,8 @@ def test_a_limit_takes_the_same_scenes_of_every_split(drawn: Path) -> None:
     assert len(exam.train.images) == 20
     scenes = [[row["index"] for row in part.rows] for part in exam.tests.values()]
     assert len(scenes[0]) == 20 and scenes[0] == scenes[1] == scenes[2]
+    parts = split(open_source(f"{drawn}?split=train"), f"{drawn}?split=test", limit=20, group_by=None, seed=1)
+    assert list(parts.test.keys) == list(exam.tests["clean"].images.keys)
 
 
 def test_what_is_read_back_from_the_folder_is_what_was_found(compared: tuple[results.Results, Path, str, str]) -> None:

@@ -20,7 +20,7 @@ def test_its_commands_and_its_python_run(
     (tmp_path / "signs.yaml").write_text(spec)
     # A real CNN says nothing more of the commands, and takes a minute.
     synth, broken, *mended = (line.replace("efficientnet-lite0", "random/vit_w32_d1_p8?size=32") for line in GUIDE.commands)
-    typed(synth, capsys)
+    typed(f"{synth} --workers 0", capsys)  # processes take longer to start than to draw so few
     printed = typed(broken, capsys)
     assert left(broken, printed, tmp_path)
     assert "pixels: falls under hue" in printed and "Hue hurts it" in printed
@@ -28,7 +28,8 @@ def test_its_commands_and_its_python_run(
     change = next(e.change for e in _shift("broken").effects if (e.encoder, e.condition) == ("pixels", "shift.hue"))
     assert said[0] == f"pixels under shift.hue: {change:+.1f} points" and change < -50
     assert len(said) == 1 + 2 * 3
-    refined, drawn, compared = (typed(command, capsys) for command in mended)
+    refine, synth, compare = mended
+    refined, drawn, compared = (typed(command, capsys) for command in (refine, f"{synth} --workers 0", compare))
     assert "shift of hue" in refined and "selfsight synth signs2.yaml --out signs2 --count 60 --seed 0" in refined
     assert "done: signs2" in drawn
     assert "since broken: pixels on shift of hue, answered by 33% of training with hue of the other classes" in compared

@@ -162,5 +162,6 @@ class ShiftOutcomes:
 
 
 def merged(parts: Sequence[Mapping[str, Sequence[object]]]) -> dict[str, list[object]]:
-    """Columns one below the other."""
-    return {name: [value for part in parts for value in part[name]] for name in parts[0]} if parts else {}
+    """Columns one below the other; a table without columns has no rows."""
+    filled = [part for part in parts if part]
+    return {name: [value for part in filled for value in part[name]] for name in filled[0]} if filled else {}

@@ -28,7 +28,7 @@ def slices(factor: str, values: Sequence[Any]) -> list[Slice]:
     known = np.array([place for place, value in enumerate(values) if value is not None], dtype=np.int64)
     there = [values[place] for place in known]
     if not is_numbers(there):
-        return [Slice(factor, (name,), known[[v == name for v in there]]) for name in sorted(set(map(str, there)))]
+        return [Slice(factor, (name,), known[[str(v) == name for v in there]]) for name in sorted(set(map(str, there)))]
     numbers = np.array(there, dtype=np.float64)
     distinct = np.unique(numbers)
     if len(distinct) <= FEW:
