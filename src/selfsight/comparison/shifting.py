@@ -158,8 +158,8 @@ def _protocol(examined: Examined, plan: Plan) -> list[str]:
     shifts = len(outcomes.conditions)
     return [
         f"read-out: a {Shift.read_out} for each encoder, fitted once on the {examined.n_train} pictures of the split train, then "
-        f"asked about the {tests} of test (clean) and those of each of {shifts} splits in which one factor is another; an encoder that "
-        "is compared as it is deployed answers with its own head",
+        f"asked about the {tests} of test (clean) and those of each of {shifts} splits in which one factor is another; one "
+        "that is compared as it is deployed answers with its own head",
         "change under a shift: picture by picture of the same scene, shifted minus clean; p: exact McNemar, by Holm over "
         f"{shifts * len(plan.encoders)} (every encoder under every shift)",
         "whom a shift hurts more: the change of one encoder minus that of the other, picture by picture of the same scene; p: "
