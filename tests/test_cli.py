@@ -40,7 +40,7 @@ def test_importing_the_package_and_asking_for_help_load_no_torch() -> None:
 def test_public_names_are_the_verbs() -> None:
     assert set(selfsight.__all__) == {
         "__version__", "attend", "compare", "demo", "doctor", "duplicates", "embed", "export", "finetune", "load_encoder",
-        "objects", "explore", "predict", "propagate", "report", "resume", "search", "synth", "train", "views",
+        "objects", "explore", "predict", "propagate", "refine", "report", "resume", "search", "synth", "train", "views",
     }  # fmt: skip
     for name in selfsight.__all__:
         assert getattr(selfsight, name) is not None

@@ -71,6 +71,9 @@ def told(tmp_path: Path, **changes: Any) -> str:
         ({"integers": [1, 4]}, 2.5, math.sqrt(15 / 12)),
         ([1, 2, 6], 3.0, math.sqrt(14 / 3)),
         ({"choice": [0, 1], "weights": [3, 1]}, 0.25, math.sqrt(3) / 4),
+        ({"mixture": [{"uniform": [0, 1]}, {"uniform": [3, 4]}], "weights": [2, 1]}, 1.5, math.sqrt(1 / 12 + 2)),
+        ({"mixture": [1, {"loguniform": [1, 4]}, {"normal": [2, 1], "within": [2, 2.5]}]}, 1.80296, 0.75676),
+        ({"mixture": [{"integers": [1, 3]}, [7, 9]]}, 5.0, math.sqrt(59 / 6)),
     ],
 )
 def test_a_distribution_has_its_mean_and_deviation(written: Any, mean: float, deviation: float) -> None:
@@ -88,6 +91,7 @@ def test_what_is_drawn_lies_in_the_span_and_grows_with_the_share(kind: str, pair
     low, high = pair
     apart = high - low
     values = {"loguniform": [apart, 2 * apart], "normal": [low, apart], "choice": list(range(low, high)), "value": low}
+    values["mixture"] = [low, {"uniform": [low, low + apart / 2]}, {"integers": [low, high]}]  # type: ignore[list-item]
     one = spread({kind: values.get(kind, [low, high])})
     drawn, span = one.draw(u), one.span()
     assert drawn in span if one.discrete else min(span) <= drawn <= max(span)  # type: ignore[type-var, operator]
@@ -107,12 +111,38 @@ def test_what_is_drawn_lies_in_the_span_and_grows_with_the_share(kind: str, pair
         ({"choice": []}, "one value at least"),
         ({"choice": [1, 2], "weights": [1]}, "a weight for each of the 2 values"),
         ({"choice": [1, 2], "weights": [0, 0]}, "a weight for each of the 2 values"),
+        ({"mixture": []}, "one distribution at least to mix"),
+        ({"mixture": [1, {"uniform": [2, 3]}], "weights": [1]}, "a weight for each of the 2 distributions"),
+        ({"mixture": [1, "dots"]}, "numbers or of names, got both"),
+        ({"mixture": [1, {"unifrom": [2, 3]}]}, "Did you mean 'uniform'"),
     ],
 )
 def test_an_impossible_distribution_is_one_line(tmp_path: Path, written: Any, why: str) -> None:
     line = told(tmp_path, factors={"light": written})
     assert line.startswith("cues.yaml: 'factors.light': ")
     assert why in line
+
+
+def test_a_mixture_moves_a_value_no_further_than_the_whole_distribution_moves() -> None:
+    """Beside its first part alone: no other way to draw both from one share has them nearer to each other."""
+    base, more = spread({"uniform": [0, 1]}), spread({"mixture": [{"uniform": [0, 1]}, {"uniform": [0, 0.1]}], "weights": [9, 1]})
+    us = [(k + 0.5) / 2000 for k in range(2000)]
+    moved = np.array([float(base.draw(u)) - float(more.draw(u)) for u in us])
+    assert moved.min() >= -1e-9 and moved.mean() == pytest.approx(0.1 * (0.5 - 0.05), abs=1e-3)
+
+
+def test_training_alone_may_be_spread_otherwise() -> None:
+    wide = {"mixture": [{"uniform": [0.3, 0.5]}, {"uniform": [0.1, 0.2]}]}
+    plain, wider = spec(), spec(training={"size": wide})
+    for split in ("test", "shift.light", "shift.size.small"):
+        assert sample(wider, 0, split, 4) == sample(plain, 0, split, 4)
+    drawn = [[sample(one, 0, "train", k).things[-1].number("size") for k in range(200)] for one in (plain, wider)]
+    assert min(drawn[0]) >= 0.3 and 60 < sum(size <= 0.2 for size in drawn[1]) < 140
+    assert wider.varied()["size"] == [0.1, 0.5]
+    assert ("size", "50% 0.3 to 0.5 and 50% 0.1 to 0.2") in [row[:2] for row in described(wider)]
+    own = spec(classes=CUES["classes"] | {"nut": CUES["classes"]["nut"] | {"training": {"texture": "dots"}}})
+    assert own.of("texture", "nut", "train").span() == ["dots"] and own.of("texture", "nut").span() == ["rings", "grid"]
+    assert SynthSpec.model_validate(yaml.safe_load(written(own))) == own
 
 
 def test_a_shift_leaves_a_range_where_any_of_its_values_does() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from selfsight.statistics import bootstrap_balanced, bootstrap_mean, holm, mcnemar, needed_n
+from selfsight.statistics import bootstrap_balanced, bootstrap_gap, bootstrap_mean, holm, mcnemar, needed_n, sign_flip
 
 
 def outcomes(n: int, share: float, seed: int = 0) -> np.ndarray:
@@ -168,3 +170,20 @@ def test_balanced_accuracy_over_groups_is_wider_where_groups_succeed_or_fail_as_
     alone, grouped = bootstrap_balanced(correct, labels), bootstrap_balanced(correct, labels, groups)
     assert alone.value == grouped.value == 50.0
     assert grouped.high - grouped.low > 2 * (alone.high - alone.low)
+
+
+def test_sign_flips_are_counted_exactly_and_are_mcnemars_where_outcomes_are_of_one_pair() -> None:
+    differences = np.array([2, -1, 1, 0, 2, 1, -2, 1])
+    signs = np.array(list(itertools.product([-1, 1], repeat=8)))
+    sums = (signs * np.abs(differences)).sum(1)
+    assert sign_flip(differences) == pytest.approx((np.abs(sums) >= abs(differences.sum())).mean())
+    assert sign_flip(np.array([1] * 9 + [-1] * 2 + [0] * 5)) == pytest.approx(mcnemar(2, 9))
+    assert sign_flip(np.zeros(4, dtype=np.int64)) == 1.0
+
+
+def test_a_gap_of_separate_sets_has_the_interval_of_two_binomials() -> None:
+    these, others = np.repeat([1.0, 0.0], [120, 80]), np.repeat([1.0, 0.0], [80, 120])
+    value, low, high = bootstrap_gap(these, others)
+    half = 196 * np.sqrt(2 * 0.6 * 0.4 / 200)
+    assert value == pytest.approx(20)
+    np.testing.assert_allclose((low, high), (20 - half, 20 + half), atol=0.6)

@@ -138,15 +138,23 @@ class Writer:
 
 def read(folder: str | Path) -> Manifest:
     """A set, closed or not; `DataError` where there is none or it is damaged."""
-    folder = Path(folder)
-    path = folder / "dataset.json"
+    return Manifest(read_info(folder), read_samples(folder), _table(Path(folder), "objects"))
+
+
+def read_info(folder: str | Path) -> DatasetInfo:
+    """What is said of the whole set; `DataError` where there is none or it is damaged."""
+    path = Path(folder) / "dataset.json"
     try:
-        info = DatasetInfo.model_validate_json(path.read_bytes())
+        return DatasetInfo.model_validate_json(path.read_bytes())
     except OSError:
         raise DataError(f"{folder}: holds no dataset.json; expected a data set that selfsight has drawn") from None
     except ValidationError as error:
         raise DataError(f"{path}: {error.errors()[0]['msg']}; expected schema 1") from None
-    return Manifest(info, _table(folder, "samples"), _table(folder, "objects"))
+
+
+def read_samples(folder: str | Path) -> list[dict[str, Any]]:
+    """The rows of its pictures without those of its objects, whose masks are most of a set."""
+    return _table(Path(folder), "samples")
 
 
 def _table(folder: Path, name: str) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@
     results.json            this file's `Results`
     per_image_masks.parquet key, encoder, method, metric, value (0 to 1), where things were measured against masks
     per_image.parquet       key, encoder, task, condition, metric, seed, label, predicted: one row an outcome
+    factors.parquet         key, condition, pair (number of the scene), label, a column a factor: pictures of the task shift
     split.parquet           key, part (train, test), where selfsight made the split
     bad_images.jsonl        key, reason: files that were skipped
     assets/curves.json      [{encoder, rows: [{step, epoch, loss, ...}]}], the metrics of the runs compared
@@ -183,6 +184,116 @@ class Segmentation(Record):
         return next((s for s in self.scores if (s.encoder, s.method, s.metric) == (name, wanted, metric)), None)
 
 
+class ShiftFactor(Record):
+    """A factor of a drawn set and what training shows of it: [low, high] where it is `numbers`, else all of its values."""
+
+    name: str
+    training: list[Any]
+    numbers: bool
+
+
+class ShiftEffect(Record):
+    """What one shift does to one encoder: `change` in points from the test pictures to the same scenes with `factor` shifted.
+
+    `p` is the exact McNemar value, `p_holm` over all encoders and conditions.
+    """
+
+    encoder: str
+    condition: str
+    factor: str
+    clean: float
+    shifted: float
+    change: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    n: int
+
+
+class ShiftGap(Record):
+    """Whom a shift hurts more: the change of `b` minus that of `a`, scene by scene; below zero it hurts `b` more.
+
+    `p` is that of an exact sign-flip test, `p_holm` over all pairs and conditions.
+    """
+
+    a: str
+    b: str
+    condition: str
+    factor: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    n: int
+
+
+class SliceScore(Record):
+    """What an encoder gets right of the pictures whose factor lies within `span` ([low, high], or one value).
+
+    `outside` is the share of them with a value that training does not show. Of the test pictures, `gap` is the difference to all
+    other test pictures in points with its interval, `p` that of Fisher's exact test and `p_holm` over all slices of the encoder.
+    """
+
+    encoder: str
+    condition: str
+    factor: str
+    span: list[Any]
+    outside: float
+    value: float
+    low: float
+    high: float
+    n: int
+    gap: float | None = None
+    gap_low: float | None = None
+    gap_high: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+
+
+class ShiftSince(Record):
+    """What became of the same pictures from one comparison to the next, whose training was another: `difference` in points.
+
+    Without `span` they are all pictures of the condition. `change` says what training shows more of on their account, if any.
+    `p` is the exact McNemar value, `p_holm` over all that is told.
+    """
+
+    encoder: str
+    condition: str
+    factor: str
+    span: list[Any]
+    change: str
+    before: float
+    after: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    n: int
+
+
+class Shift(Record):
+    """Where encoders stop seeing: a drawn set, its splits that shift one factor, and slices by factor. Accuracy in percent."""
+
+    data: str
+    n_train: int
+    n_test: int
+    factors: list[ShiftFactor]
+    effects: list[ShiftEffect]
+    gaps: list[ShiftGap]
+    slices: list[SliceScore]
+    protocol: list[str]
+    before: str | None = None
+    since: list[ShiftSince] = Field(default_factory=list)
+
+    def worst(self, encoder: str) -> SliceScore | None:
+        """The slice of the test pictures of which it gets least right."""
+        found = [s for s in self.slices if s.encoder == encoder and s.gap is not None]
+        return min(found, key=lambda s: s.value, default=None)
+
+
 class Results(Record):
     """Everything a comparison found."""
 
@@ -197,6 +308,7 @@ class Results(Record):
     labelling: Labelling | None = None
     cost: list[Cost]
     segmentation: Segmentation | None = None
+    shift: Shift | None = None
     provenance: dict[str, Any]
 
     def encoder(self, spec: str) -> EncoderRecord:

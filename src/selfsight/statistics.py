@@ -37,6 +37,15 @@ def bootstrap_mean(outcomes: Floats, groups: npt.NDArray[np.generic] | None = No
     return Interval(float(values.mean() * 100), float(low * 100), float(high * 100))
 
 
+def bootstrap_gap(these: Floats, others: Floats, seed: int = 0) -> Interval:
+    """100 * (mean of `these` - mean of `others`) of two separate sets of images, each resampled on its own."""
+    first, second = (np.asarray(values, dtype=np.float64) for values in (these, others))
+    rng = np.random.default_rng(seed)
+    gaps = _resample_images(first, rng) - _resample_images(second, rng)
+    low, high = np.percentile(gaps, [100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2])
+    return Interval(float((first.mean() - second.mean()) * 100), float(low * 100), float(high * 100))
+
+
 def _resample_images(values: Floats, rng: np.random.Generator) -> Floats:
     """Drawing n images with replacement is drawing counts of each distinct outcome from a multinomial, which is far cheaper."""
     distinct, counts = np.unique(values, return_counts=True)
@@ -93,6 +102,29 @@ def mcnemar(only_a: int, only_b: int) -> float:
     if n == 0:
         return 1.0
     return float(min(1.0, 2 * stats.binom.cdf(min(only_a, only_b), n, 0.5)))
+
+
+def sign_flip(differences: npt.NDArray[np.integer]) -> float:
+    """Exact two-sided p of paired differences that are whole numbers [n]: is their sum what random signs would give?
+
+    Each difference d is as likely -d where nothing differs (Fisher 1935). Of differences -1, 0 and 1 this is McNemar's test. The
+    distribution of the sum is the convolution of one binomial for each size that occurs.
+    """
+    sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
+    chances = np.ones(1)
+    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
+        spaced = np.zeros(2 * size * count + 1)
+        spaced[:: 2 * size] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
+        chances = np.convolve(chances, spaced)
+    reach = len(chances) // 2
+    tail = reach - abs(int(differences.sum()))
+    return float(min(1.0, 2 * chances[: tail + 1].sum()))
+
+
+def fisher(right: int, n: int, others_right: int, others_n: int) -> float:
+    """Exact two-sided p of two separate sets of images: is one as often right as the other? (Fisher 1935)"""
+    table = [[right, n - right], [others_right, others_n - others_right]]
+    return float(stats.fisher_exact(table).pvalue)
 
 
 def holm(p_values: list[float]) -> list[float]:

@@ -15,7 +15,8 @@ from rich.table import Table
 from selfsight.checkup import Finding
 from selfsight.comparison.verdict import sentence
 from selfsight.device import leads
-from selfsight.results import FLOOR, Results, Segmentation
+from selfsight.reporting import shifts
+from selfsight.results import FLOOR, Results, Segmentation, Shift
 from selfsight.runs import RunFolder, counted, read_jsonl
 from selfsight.ssl.estimate import Estimate
 from selfsight.ssl.recipes import Derived
@@ -115,7 +116,7 @@ def compare_summary(terminal: Terminal, results: Results, out: Path) -> None:
     if results.scores:
         terminal.console.print(_scores(results))
     for pair in results.comparisons:
-        if pair.a == f"{pair.b}?weights=init":
+        if pair.a == f"{pair.b}?weights=init" and pair.condition == shifts.CLEAN:
             change = f"{pair.difference:+.1f} points ({pair.low:+.1f} to {pair.high:+.1f})"
             terminal.say(f"{pair.b} against its own untrained copy, {pair.task} {pair.metric}: {change}")
     if results.segmentation is not None:
@@ -124,6 +125,13 @@ def compare_summary(terminal: Terminal, results: Results, out: Path) -> None:
             if each.a == f"{each.b}?weights=init" and each.method_b == "heads":
                 change = f"{each.difference:+.1f} points ({each.low:+.1f} to {each.high:+.1f})"
                 terminal.say(f"{each.b} against its own untrained copy, best head {each.metric}: {change}")
+    if results.shift is not None and results.shift.effects:
+        terminal.console.print(_effects(results, results.shift))
+    if results.shift is not None:
+        for told in shifts.since_sentences(results.shift, shifts.Names(files=True)):
+            terminal.say(f"since {results.shift.before}: {told.encoder} {told.text}")
+    for told in shifts.findings(results, shifts.Names(files=True)):
+        terminal.say(f"{told.encoder}: {told.text}")
     bad = skipped(out / "bad_images.jsonl") if results.data.bad_images else ""
     if results.verdict is not None:
         terminal.console.print(
@@ -133,6 +141,31 @@ def compare_summary(terminal: Terminal, results: Results, out: Path) -> None:
         terminal.say(f"no labels, so no verdict: label {results.labelling.count} images. {results.labelling.reason}")
         terminal.say("label these first: " + ", ".join(results.labelling.picks[:10]) + " ... (all in results.json)")
     terminal.say(f"report: {out / 'report.html'}{bad}")
+
+
+def refine_summary(terminal: Terminal, made: Mapping[str, Any], before: Path) -> None:
+    """What failed and what is done about it, and the commands that come next."""
+    changes = {(each.condition, each.factor, tuple(each.span)): each.change for each in made["answered"]}
+    if made["failures"]:
+        table = Table(title=f"where {made['encoder']} fails for certain", title_justify="left")
+        for column in ("pictures", "right", "points from the others", "answer"):
+            table.add_column(column, overflow="fold")
+        for each in made["failures"]:
+            right = f"{each.value:.1f} % of {each.n}"
+            gap = f"{each.gap:+.1f} ({each.low:+.1f} to {each.high:+.1f})"
+            place = shifts.place_name(each.condition, each.factor, each.span, shifts.Names(files=True))
+            table.add_row(escape(place), right, gap, escape(changes.get((each.condition, each.factor, tuple(each.span)), "-")))
+        terminal.console.print(table)
+    if made["out"] is None:
+        terminal.say(f"{made['encoder']} fails nowhere for certain that a spec can answer: nothing is written")
+        return
+    out = Path(made["out"])
+    folder = out.with_suffix("")
+    drawn = "".join(f" --{name} {made[name]}" for name in ("count", "seed") if made[name] is not None)
+    encoders = " ".join(f'--encoder "{encoder}"' for encoder in made["encoders"])
+    terminal.say(f"done: {out}, {counted(len(made['answered']), 'change')}; what becomes of it is told by")
+    terminal.say(f"  selfsight synth {out} --out {folder}{drawn}")
+    terminal.say(f"  selfsight compare {folder} --tasks shift {encoders} --before {before} --out {folder}-results")
 
 
 def views_summary(terminal: Terminal, made: Mapping[str, Any]) -> None:
@@ -215,6 +248,23 @@ def _looks(found: Segmentation) -> Table:
         scores = [found.score(encoder, *column) for column in columns.values()]
         cells = [f"{score.value:.1f}" if score else "-" for score in scores]
         table.add_row(f"{escape(encoder)} [dim]{found.own.get(encoder, FLOOR)}[/]", *cells)
+    return table
+
+
+def _effects(results: Results, found: Shift) -> Table:
+    """What is left under each shift, and the change; those that may be chance are dim."""
+    title = f"percent under shift (change in points), {found.n_test} scenes of {found.data}; dim: may be chance"
+    table = Table(title=title, title_justify="left")
+    table.add_column("factor that is shifted", overflow="fold")
+    for encoder in results.encoders:
+        table.add_column(escape(encoder.spec), justify="right", overflow="fold")
+    by = {(e.encoder, e.condition): e for e in found.effects}
+    for condition in dict.fromkeys(e.condition for e in found.effects):
+        cells = []
+        for e in (by[encoder.spec, condition] for encoder in results.encoders):
+            text = f"{e.shifted:.1f} ({e.change:+.1f})"
+            cells.append(text if e.p_holm < shifts.SURE else f"[dim]{text}[/]")
+        table.add_row(escape(shifts.condition_name(condition)), *cells)
     return table
 
 

@@ -11,6 +11,7 @@ from selfsight.api.finding import objects
 from selfsight.api.finetuning import finetune
 from selfsight.api.predicting import predict
 from selfsight.api.propagating import propagate
+from selfsight.api.refining import refine
 from selfsight.api.searching import duplicates, search
 from selfsight.api.synthesizing import read_spec, synth
 from selfsight.api.training import resume, train
@@ -31,6 +32,7 @@ __all__ = [
     "predict",
     "propagate",
     "read_spec",
+    "refine",
     "report",
     "resume",
     "search",

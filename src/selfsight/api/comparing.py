@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from selfsight import device as devices
+from selfsight.api.examining import COUNT, examination, opened, tasks_of
 from selfsight.api.tolerance import tolerance
 from selfsight.api.tuned_task import FineTune
 from selfsight.api.watch import Silent, Watch
@@ -21,15 +22,15 @@ from selfsight.comparison.split import split
 from selfsight.data.annotations import ANNOTATIONS, open_annotations
 from selfsight.data.sources import Source, Subset, first, open_source
 from selfsight.errors import ConfigError, DataError
-from selfsight.evaluate import TASKS
 from selfsight.reporting import render
 from selfsight.results import Results
+from selfsight.synthesis.spec import SynthSpec
 
 _LISTS = "the images have lists of labels, which are not compared yet: they count as images without labels"
 
 
 def compare(
-    data: str | Path,
+    data: str | Path | None,
     encoder: Sequence[str],
     out: str | Path,
     *,
@@ -43,6 +44,9 @@ def compare(
     group_by: str | None = None,
     masks: str | Path | None = None,
     mask_limit: int = PICTURES,
+    shift: str | Path | SynthSpec | None = None,
+    shift_count: int = COUNT,
+    before: str | Path | None = None,
     device: str = "auto",
     batch_size: int = 64,
     workers: int = 0,
@@ -61,14 +65,26 @@ def compare(
     it has none, maps, neighbours and advice on labelling are written instead. The task finetune trains every encoder whole, with
     the same search, and keeps its runs in `out`/finetuned. The task segmentation measures what each encoder looks at against
     `masks` (see `data/annotations`; those by the images are found), on `mask_limit` test images at most; it takes no part in the
-    verdict. `images=False` keeps every picture and file name out of the report. More unreadable images than `max_bad` percent of
-    a part stop the work. Raises `InputError` before any work for what is wrong.
+    verdict. The task shift asks where encoders stop seeing: `data` is then a drawn set, of which `train` and `test` are compared
+    on, and the splits that shift a factor stand beside them. `shift` is such a set, or a spec that is drawn to `out`/drawn first,
+    with `shift_count` training pictures; without `data` it is all there is, with `data` the verdict is of that. `before` is the
+    results folder of such a comparison on the same test pictures, whose training was another (see `refine`). `images=False` keeps
+    every picture and file name out of the report. More unreadable images than `max_bad` percent of a part stop the work.
+    Raises `InputError` before any work for what is wrong.
     """
     watch = watch or Silent()
     bearing = tolerance(strict, max_bad)
     on_images = {"finetune": FineTune(Path(out) / "finetuned", watch, bearing, workers)}
-    plan = make_plan(list(encoder), incumbent, list(tasks or TASKS), margin, seeds, seed, on_images)
+    wanted = tasks_of(tasks, data, shift)
+    plan = make_plan(list(encoder), incumbent, wanted, margin, seeds, seed, on_images, shift_apart=None not in (data, shift))
     _check_masks(plan, masks, mask_limit)
+    asked = examination(data, shift, wanted, test, Path(out), shift_count, seed)
+    if before is not None and asked is None:
+        raise ConfigError(f"--before {before}: is looked at by the task shift; add it to --tasks, or leave --before out")
+    if asked is not None and not asked.apart:
+        title, asked = title or asked.folder.name, asked.made(watch)
+        data, test = asked.parts
+    assert data is not None
     source = open_source(data)
     machine = Machine(str(devices.resolve(device)), workers, batch_size, watch.say, watch.advance, bearing, max_pixels)
     folder = Path(out)
@@ -81,6 +97,8 @@ def compare(
             raise DataError(f"{data}: has no labels, so --test has nothing to judge; expected a sub-folder for each class")
         if group_by is not None:
             raise DataError(f"{data}: has no labels, so there is nothing to split by --group-by; leave it out")
+        if asked is not None:
+            raise DataError(f"{data}: has no labels; leave it out to compare on the set of --shift alone")
         source = _some(source, limit, seed)
         results = run_labelfree(plan, source, folder, machine, about, _masks(plan, source, masks, mask_limit))
     else:
@@ -89,7 +107,9 @@ def compare(
         _check_classes(source, watch)
         refuse_seen(plan.encoders, str(data if test is None else test))
         parts = split(source, None if test is None else str(test), limit=limit, group_by=group_by, seed=seed)
-        results = run_comparison(plan, parts, folder, machine, about, _masks(plan, parts.test, masks, mask_limit))
+        seen = _masks(plan, parts.test, masks, mask_limit)
+        exam = None if asked is None else opened(asked, plan.encoders, watch, limit=limit, group_by=group_by, before=before)
+        results = run_comparison(plan, parts, folder, machine, about, seen, exam)
     render(folder, images=images)
     return results
 

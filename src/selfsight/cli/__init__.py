@@ -21,6 +21,7 @@ from selfsight.cli.exporting import export
 from selfsight.cli.finding import objects
 from selfsight.cli.finetuning import finetune, predict
 from selfsight.cli.propagating import propagate
+from selfsight.cli.refining import refine
 from selfsight.cli.searching import duplicates, search
 from selfsight.cli.starting import demo, doctor, views
 from selfsight.cli.synthesizing import synth
@@ -31,7 +32,7 @@ VERBS: dict[str, tuple[Callable[..., None], ...]] = {
     "The main job": (train, compare, report),
     "Use an encoder": (finetune, predict, embed, export, search, duplicates),
     "See what it looks at": (attend, objects, propagate, explore),
-    "Make images": (synth,),
+    "Make images": (synth, refine),
     "Start here": (demo, views, doctor),
 }
 for _panel, _verbs in VERBS.items():

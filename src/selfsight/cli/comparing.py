@@ -8,18 +8,23 @@ from typing import Annotated
 import typer
 
 from selfsight.cli.going_on import going_on
-from selfsight.cli.options import Data, Device, MaxBad, MaxPixels, NoImages, Strict, Workers
+from selfsight.cli.options import DATA, Device, MaxBad, MaxPixels, NoImages, Strict, Workers
 
 
 def compare(
-    data: Data,
     encoder: Annotated[
         list[str], typer.Option("--encoder", "-e", help="An encoder; the first is the incumbent.", show_default=False)
     ],
     out: Annotated[Path, typer.Option(help="Results folder.", show_default=False)],
+    data: Annotated[str | None, typer.Argument(help=f"{DATA} Not needed with --shift.", show_default=False)] = None,
     test: Annotated[str | None, typer.Option(help="Test images; default: a quarter of each class.", show_default=False)] = None,
     incumbent: Annotated[str | None, typer.Option(help="The encoder in use today, if not the first.", show_default=False)] = None,
-    tasks: Annotated[str, typer.Option(help="Tasks, separated by commas: knn, linear, finetune, segmentation.")] = "knn,linear",
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            help="Of knn, linear, finetune, segmentation, shift, with commas between; default: knn,linear.", show_default=False
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Repeats of tasks that draw at random.")] = 1,
     margin: Annotated[float, typer.Option(help="Points that a cheaper challenger may be worse.")] = 1.0,
     limit: Annotated[int | None, typer.Option(help="First N training images, N test images drawn.", show_default=False)] = None,
@@ -34,6 +39,15 @@ def compare(
         ),
     ] = None,
     mask_limit: Annotated[int, typer.Option(min=1, help="Pictures with masks that segmentation looks at, at most.")] = 300,
+    shift: Annotated[
+        str | None,
+        typer.Option(help="Set for the task shift, or the spec of one, which is drawn to OUT/drawn first.", show_default=False),
+    ] = None,
+    shift_count: Annotated[int, typer.Option(min=1, help="Training pictures of a spec that is drawn.")] = 1000,
+    before: Annotated[
+        Path | None,
+        typer.Option(help="Results of the task shift before 'refine': says what changed since.", show_default=False),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of splits.")] = 0,
     device: Device = "auto",
     workers: Workers = 0,
@@ -53,7 +67,7 @@ def compare(
             out,
             test=test,
             incumbent=incumbent,
-            tasks=[name.strip() for name in tasks.split(",") if name.strip()],
+            tasks=None if tasks is None else [name.strip() for name in tasks.split(",") if name.strip()],
             margin=margin,
             seeds=seeds,
             seed=seed,
@@ -61,6 +75,9 @@ def compare(
             group_by=group_by,
             masks=masks,
             mask_limit=mask_limit,
+            shift=shift,
+            shift_count=shift_count,
+            before=before,
             device=device,
             workers=workers,
             strict=strict,

@@ -12,6 +12,9 @@ import numpy.typing as npt
 from selfsight import statistics
 from selfsight.results import Comparison, Score
 
+CLEAN = "clean"
+"""The condition of images that nothing was done to."""
+
 
 class Key(NamedTuple):
     encoder: str
@@ -21,12 +24,17 @@ class Key(NamedTuple):
 
 @dataclass
 class Outcomes:
-    """`predicted[key][seed]` are class indices [m] for the test images, in the order of `labels` and `keys`."""
+    """`predicted[key][seed]` are class indices [m] for the test images of one condition, in the order of `labels` and `keys`."""
 
     keys: list[str]
     labels: npt.NDArray[np.int64]
     groups: npt.NDArray[np.str_] | None
     predicted: dict[Key, dict[int, npt.NDArray[np.int64]]]
+    condition: str = CLEAN
+
+    def right(self, key: Key) -> npt.NDArray[np.bool_]:
+        """Whether each image is right [m] under the first seed, of which the exact tests are."""
+        return self.predicted[key][min(self.predicted[key])] == self.labels
 
     def correct(self, key: Key) -> npt.NDArray[np.float64]:
         """Share of seeds [m] under which each image is right."""
@@ -66,7 +74,7 @@ class Outcomes:
                 out["key"] += self.keys
                 out["encoder"] += [key.encoder] * n
                 out["task"] += [key.task] * n
-                out["condition"] += ["clean"] * n
+                out["condition"] += [self.condition] * n
                 out["metric"] += [key.metric] * n
                 out["seed"] += [seed] * n
                 out["label"] += self.labels.tolist()
@@ -75,16 +83,16 @@ class Outcomes:
 
     def _score(self, key: Key, metric: str, found: statistics.Interval, seed: int) -> Score:
         where = {"encoder": key.encoder, "task": key.task, "metric": metric, "n": len(self.labels), "seed": seed}
+        where["condition"] = self.condition
         return Score.model_validate(where | found._asdict())
 
     def _pair(self, a: str, b: str, task: str, metric: str) -> Comparison:
         key_a, key_b = Key(a, task, metric), Key(b, task, metric)
         difference, low, high = statistics.bootstrap_mean(self.correct(key_b) - self.correct(key_a), self.groups)
-        seed = min(self.predicted[key_a])
-        right_a, right_b = (self.predicted[k][seed] == self.labels for k in (key_a, key_b))
+        right_a, right_b = self.right(key_a), self.right(key_b)
         only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
         p = statistics.mcnemar(only_a, only_b)
         return Comparison(
-            a=a, b=b, task=task, metric=metric, difference=difference, low=low, high=high,
+            a=a, b=b, task=task, condition=self.condition, metric=metric, difference=difference, low=low, high=high,
             p=p, p_holm=p, only_a=only_a, only_b=only_b, n=len(self.labels),
         )  # fmt: skip

@@ -11,13 +11,14 @@ from selfsight.errors import ConfigError, nearest
 from selfsight.evaluate import TASKS, ImageTask, Task
 from selfsight.results import Role
 
-SEGMENTATION = "segmentation"
+SEGMENTATION, SHIFT = "segmentation", "shift"
 
 
 @dataclass(frozen=True)
 class Plan:
     """Encoders in the order given, the tasks and the rule. `floors` are the encoders that learned nothing; `on_images` are tasks
-    by name that train networks themselves. `segmentation` is asked for beside the tasks: it needs masks in place of labels."""
+    by name that train networks themselves. `segmentation` is asked for beside the tasks: it needs masks in place of labels. So is
+    `shift`, which needs a drawn set; it is among the tasks, too, where that set is what the verdict is of."""
 
     encoders: tuple[str, ...]
     incumbent: str
@@ -28,6 +29,7 @@ class Plan:
     seeds: tuple[int, ...]
     on_images: Mapping[str, ImageTask] = field(default_factory=dict)
     segmentation: bool = False
+    shift: bool = False
 
     @property
     def others(self) -> list[str]:
@@ -64,6 +66,7 @@ class Plan:
         """The plan in words."""
         seeds = "seed " + ", ".join(map(str, self.seeds))
         beside = ["segmentation: against masks, beside floors that look at nothing; no part of the verdict"]
+        exam = ["shift: a drawn set and its splits in which one factor is another; only its clean pictures may be the endpoint"]
         return [
             f"incumbent: {self.incumbent}",
             "challenger: the best other encoder at the endpoint that is no floor (the best floor where there are only floors)",
@@ -74,6 +77,7 @@ class Plan:
             f"{len(self.pairs) * len(self.tasks)} comparisons: the incumbent with each other encoder, and each run with its own "
             "untrained copy, in " + " and ".join(f"{t} {self.primary[t]}" for t in self.tasks),
             *(beside if self.segmentation else []),
+            *(exam if self.shift else []),
             "no setting is tuned on test images",
         ]
 
@@ -90,10 +94,12 @@ def make_plan(
     seeds: int,
     seed: int,
     on_images: Mapping[str, ImageTask] | None = None,
+    shift_apart: bool = False,
 ) -> Plan:
-    """Check what was asked for and fill in the defaults."""
+    """Check what was asked for and fill in the defaults. `shift_apart` says that shifts are of another set than the verdict."""
     known = [*TASKS, *(on_images or {}), SEGMENTATION]
-    scored = tuple(dict.fromkeys(task for task in tasks if task != SEGMENTATION))
+    beside = {SEGMENTATION, SHIFT} if shift_apart else {SEGMENTATION}
+    scored = tuple(dict.fromkeys(task for task in tasks if task not in beside))
     if len(encoders) < 2:
         raise ConfigError(f"--encoder: a comparison needs at least two encoders, got {len(encoders)}; the first is the incumbent")
     if len(set(encoders)) < len(encoders):
@@ -121,6 +127,7 @@ def make_plan(
         seeds=tuple(range(seed, seed + seeds)),
         on_images=on_images or {},
         segmentation=SEGMENTATION in tasks,
+        shift=SHIFT in tasks,
     )
 
 

@@ -12,8 +12,11 @@ from selfsight.comparison import assets
 from selfsight.comparison.as_deployed import Columns, all_columns, answers
 from selfsight.comparison.gather import About, Gathered, Machine, costs, gather, load_all, record, write_bad
 from selfsight.comparison.looking import Masks, eyes_of, measure, write_measured
-from selfsight.comparison.outcomes import Key, Outcomes
-from selfsight.comparison.plan import Plan
+from selfsight.comparison.outcomes import CLEAN, Key, Outcomes
+from selfsight.comparison.plan import SHIFT, Plan
+from selfsight.comparison.shift_outcomes import merged
+from selfsight.comparison.shift_set import ShiftSet
+from selfsight.comparison.shifting import Examined, examine, write_factors
 from selfsight.comparison.split import Parts
 from selfsight.comparison.verdict import decide
 from selfsight.data.sources import Source, Subset
@@ -25,8 +28,17 @@ from selfsight.results import Comparison, DataRecord, Results
 _GALLERY = 24
 
 
-def run_comparison(plan: Plan, parts: Parts, folder: Path, machine: Machine, about: About, masks: Masks | None = None) -> Results:
-    """Compare all encoders of `plan` on `parts`, and on the test images against `masks`, and write the results folder."""
+def run_comparison(
+    plan: Plan,
+    parts: Parts,
+    folder: Path,
+    machine: Machine,
+    about: About,
+    masks: Masks | None = None,
+    exam: ShiftSet | None = None,
+) -> Results:
+    """Compare all encoders of `plan` on `parts`, on the test images against `masks`, and on the drawn set `exam`, and write the
+    results folder. Where `shift` is among the tasks, `parts` are the training and test split of that set."""
     folder.mkdir(parents=True, exist_ok=True)
     encoders = load_all(plan.encoders, machine)
     eyes = eyes_of(encoders, machine) if masks is not None else {}
@@ -40,10 +52,13 @@ def run_comparison(plan: Plan, parts: Parts, folder: Path, machine: Machine, abo
         if masks is not None:
             asked = Subset(parts.test, test.indices)
             seen = measure(eyes, asked, masks, machine, group_by=parts.group_by, images=about.images)
-    bad = write_bad(unreadable, [*train.bad, *test.bad, *(seen.bad if seen else [])])
+        examined = examine(plan, exam, encoders, places, machine, (train, test)) if exam is not None else None
+    bad = write_bad(unreadable, [*train.bad, *test.bad, *(seen.bad if seen else []), *(examined.bad if examined else [])])
     spent = costs(plan.encoders, machine)
     outcomes = _evaluate(plan, parts, train, test, machine, places)
-    scores = outcomes.scores()
+    if examined is not None and SHIFT in plan.tasks:
+        outcomes.predicted |= examined.outcomes.answers[CLEAN].predicted
+    scores = [*outcomes.scores(), *(examined.scores() if examined else [])]
     metric = plan.primary[plan.endpoint]
     ends = {e: float(outcomes.correct(Key(e, plan.endpoint, metric)).mean()) for e in plan.encoders}
     challenger = plan.challenger(ends)
@@ -56,12 +71,15 @@ def run_comparison(plan: Plan, parts: Parts, folder: Path, machine: Machine, abo
         data=_data_record(parts, train, test, bad, outcomes, about),
         plan=plan.lines(),
         scores=scores,
-        comparisons=comparisons,
+        comparisons=[*comparisons, *(examined.comparisons(plan) if examined else [])],
         verdict=decide(pair, by_spec[plan.incumbent], by_spec[challenger], plan.margin),
         cost=spent,
         segmentation=seen.record(plan) if seen else None,
+        shift=examined.record(plan) if examined else None,
         provenance=runs.environment() | {"seeds": list(plan.seeds), "notes": {e: encoders[e].notes for e in plan.encoders}},
     )
+    assets.write_parquet(folder / "per_image.parquet", _rows(outcomes, examined))
+    write_factors(folder, examined)
     _write_assets(folder, plan, parts, test, outcomes, pair, images=about.images)
     _write_split(folder, parts, train, test)
     write_measured(folder, seen)
@@ -78,18 +96,19 @@ def _evaluate(
     test_groups = None if parts.group_by is None else parts.test.groups(parts.group_by)[test.indices]
     taught, asked = Subset(parts.train, train.indices), _without_labels(Subset(parts.test, test.indices))
     outcomes = Outcomes([parts.test.keys[i] for i in test.indices], test_labels, test_groups, {})
-    total = len(plan.encoders) * len(plan.tasks)
+    tasks = [task for task in plan.tasks if task != SHIFT]  # its answers come with those to the shifted pictures
+    total = len(plan.encoders) * len(tasks)
     done = 0
     for encoder in plan.encoders:
         if encoder in places:
-            for task, answered in answers(test.vectors[encoder], places[encoder], plan.primary):
+            for task, answered in answers(test.vectors[encoder], places[encoder], {task: plan.primary[task] for task in tasks}):
                 by_seed = dict.fromkeys(plan.seeds_of(task), answered.predicted)
                 outcomes.predicted[Key(encoder, task, answered.metric)] = by_seed
-            done += len(plan.tasks)
+            done += len(tasks)
             continue
         features = FeatureSet(train.vectors[encoder], train_labels, test.vectors[encoder], len(parts.train.classes), groups)
         images = ImageSet(encoder, taught, asked, parts.group_by)
-        for task in plan.tasks:
+        for task in tasks:
             machine.advance(f"{task}, {encoder}", done, total)
             for seed in plan.seeds_of(task):
                 if task in plan.on_images:
@@ -103,6 +122,11 @@ def _evaluate(
             done += 1
             machine.advance(f"{task}, {encoder}", done, total)
     return outcomes
+
+
+def _rows(outcomes: Outcomes, examined: Examined | None) -> dict[str, list[object]]:
+    """Columns of `per_image.parquet`."""
+    return merged([outcomes.rows(), *([examined.outcomes.rows(examined.conditions)] if examined else [])])
 
 
 def _without_labels(source: Source) -> Source:
@@ -141,7 +165,6 @@ def _write_assets(
     images: bool,
 ) -> None:
     at = folder / "assets"
-    assets.write_parquet(folder / "per_image.parquet", outcomes.rows())
     assets.write_curves(at / "curves.json", run_folders(plan.encoders))
     chosen = np.sort(np.random.default_rng(0).permutation(len(test.indices))[: assets.MAP_POINTS])
     shown = {e: test.vectors[e][chosen] for e in plan.encoders if e not in plan.floors or e == pair.b}

@@ -10,7 +10,10 @@ from __future__ import annotations
 from selfsight.evaluate.base import FeatureSet, ImageSet, ImageTask, Predictions, Task
 from selfsight.evaluate.knn import KNN
 from selfsight.evaluate.linear import Linear
+from selfsight.evaluate.shift import Shift
 
-TASKS: dict[str, type[Task]] = {"knn": KNN, "linear": Linear}
+TASKS: dict[str, type[Task]] = {"knn": KNN, "linear": Linear, "shift": Shift}
+USUAL = ("knn", "linear")
+"""Those of a comparison that names none."""
 
-__all__ = ["TASKS", "FeatureSet", "ImageSet", "ImageTask", "Predictions", "Task"]
+__all__ = ["TASKS", "USUAL", "FeatureSet", "ImageSet", "ImageTask", "Predictions", "Shift", "Task"]

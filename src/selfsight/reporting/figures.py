@@ -94,13 +94,14 @@ def _dots(spec: str, colour: str, scores: list[Valued], ys: list[float]) -> go.S
     return go.Scatter(
         x=[s.value for s in scores], y=ys, mode="markers", name=inert(spec),
         marker={"size": 9, "color": colour, "line": {"width": 1, "color": "white"}},
-        error_x=_bars([s.value for s in scores], [s.low for s in scores], [s.high for s in scores], colour),
+        error_x=bars([s.value for s in scores], [s.low for s in scores], [s.high for s in scores], colour),
         text=[f"{inert(spec)}<br>{s.value:.1f} ({s.low:.1f} to {s.high:.1f})" for s in scores],
         hovertemplate="%{text}<extra></extra>",
     )  # fmt: skip
 
 
-def _bars(values: list[float], lows: list[float], highs: list[float], colour: str) -> dict[str, Any]:
+def bars(values: list[float], lows: list[float], highs: list[float], colour: str) -> dict[str, Any]:
+    """Intervals as Plotly's error bars."""
     return {
         "type": "data", "symmetric": False, "thickness": 1.6, "width": 0, "color": colour,
         "array": [h - v for v, h in zip(values, highs, strict=True)],
@@ -129,7 +130,7 @@ def differences_plot(results: Results) -> go.Figure | None:
     fig.add_scatter(
         x=values, y=list(range(len(rows))), mode="markers",
         marker={"size": 10, "color": colour, "line": {"width": 1, "color": "white"}},
-        error_x=_bars(values, [c.low for c in rows], [c.high for c in rows], colour),
+        error_x=bars(values, [c.low for c in rows], [c.high for c in rows], colour),
         text=[f"{words.signed(c.difference)} ({words.signed(c.low)} to {words.signed(c.high)})" for c in rows],
         hovertemplate="%{text}<extra></extra>",
     )  # fmt: skip

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 import plotly.io
 from plotly.offline import get_plotlyjs
 
-from selfsight.reporting import figures, figures_detail, looks, outcomes, pictures, tables, words
+from selfsight.reporting import figures, figures_detail, figures_shift, looks, outcomes, pictures, shifts, tables, words
 from selfsight.reporting.folder import ResultsFolder, load
 from selfsight.reporting.palette import UNKNOWN, class_marker, encoder_colours
 from selfsight.runs import write_text_atomic
@@ -75,7 +75,7 @@ class Page:
             ),
         )
         yield "looks", self.looks()
-        yield "shifts", _filled(table=tables.conditions(self.results))
+        yield "shifts", self.shifts()
         yield "cost", _filled(table=tables.cost(self.results), plot=self.plot("cost", figures.cost_plot(self.results)))
         yield "classes", self.classes()
         yield "gallery", _filled(galleries=self.galleries())
@@ -173,6 +173,26 @@ class Page:
             "names": looks.names(found),
             "plot": self.plot("looks", looks.plot(self.results, found)), "table": looks.table(found),
             "differences": looks.differences(self.results, found), "protocol": found.protocol,
+        }  # fmt: skip
+
+    def shifts(self) -> dict[str, Any]:
+        """Conditions, and where a drawn set was examined what each of its factors does to whom."""
+        table, found = tables.conditions(self.results), self.results.shift
+        if found is None:
+            return _filled(table=table, found=None)
+        names = shifts.Names(self.images)
+        factors = [
+            {"name": name, "plot": self.plot(f"factor-{number}", figure)}
+            for number, (name, figure) in enumerate(figures_shift.factor_plots(self.results, found, names))
+        ]
+        effects = shifts.effects_table(self.results, found) if found.effects else None
+        return {
+            "table": table, "found": found, "findings": shifts.findings(self.results, names), "effects": effects,
+            "plot": self.plot("conditions", figures_shift.conditions_plot(self.results, found)) if effects else None,
+            "gaps_plot": self.plot("gaps", figures_shift.gaps_plot(self.results)),
+            "gaps": shifts.gaps_table(found, self.colours) if found.gaps else None,
+            "since": shifts.since_table(found, names, self.colours), "told": shifts.since_sentences(found, names),
+            "factors": factors, "slices": shifts.slices_table(self.results, found, names),
         }  # fmt: skip
 
     def maps(self) -> dict[str, Any]:

@@ -66,8 +66,9 @@ def _score_cell(found: list[Score]) -> Cell:
 
 
 def conditions(results: Results) -> Table | None:
-    """Shifted conditions down, encoders across."""
-    kinds = list(dict.fromkeys((s.task, s.metric, s.condition) for s in results.scores if s.condition != "clean"))
+    """Conditions down, encoders across; of those of a drawn set the section tells more (`shifts.effects_table`)."""
+    shifted = [s for s in results.scores if s.condition != "clean" and (results.shift is None or s.task != "shift")]
+    kinds = list(dict.fromkeys((s.task, s.metric, s.condition) for s in shifted))
     if not kinds:
         return None
     rows = []
@@ -83,7 +84,8 @@ def comparisons(results: Results) -> Table | None:
         return None
     head = ["b minus a", "metric", "difference", "95 % interval", "p", "p (Holm)", "only a right", "only b right", "images"]
     verdict = results.verdict
-    main = [c for c in results.comparisons if verdict is None or (c.a, c.b) == (verdict.incumbent, verdict.challenger)]
+    clean = [c for c in results.comparisons if c.condition == "clean"]
+    main = [c for c in clean if verdict is None or (c.a, c.b) == (verdict.incumbent, verdict.challenger)]
     rest = [c for c in results.comparisons if c not in main]
     if not main:
         main, rest = rest, []

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 
-from selfsight.results import MaskScore, Results, Score, Verdict
+from selfsight.results import MaskScore, Results, Score, SliceScore, Verdict
 
 MINUS, NONE, NBSP = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{NO-BREAK SPACE}"
 TASKS = {
     "knn": "k-NN", "linear": "linear", "finetune": "fine-tuned", "fewlabels": "few labels", "retrieval": "retrieval",
-    "labelfree": "label-free",
+    "labelfree": "label-free", "shift": "shift",
 }  # fmt: skip
 METRICS = {
     "top1": "top-1", "top5": "top-5", "balanced_accuracy": "balanced accuracy", "rankme": "RankMe", "map": "mAP", "miou": "mIoU",
@@ -98,7 +98,7 @@ def count(value: float) -> str:
     return f"{value:.0f}"
 
 
-def interval(score: Score | MaskScore) -> str:
+def interval(score: Score | MaskScore | SliceScore) -> str:
     return f"{number(score.low)} to {number(score.high)}"
 
 

@@ -9,6 +9,7 @@
     light: {loguniform: [0.5, 2]}              each doubling as likely as the next
     rotation: {normal: [0, 10]}                mean and deviation, cut at three deviations, or at `within: [low, high]`
     count: {integers: [1, 4]}                  both ends included
+    size: {mixture: [{uniform: [0.3, 0.6]}, {uniform: [0.1, 0.2]}], weights: [2, 1]}     one of several distributions
 
 Each is drawn from one number between 0 and 1 by its inverse distribution function. So two scenes that share that number and
 differ in the distribution alone are as alike as they can be.
@@ -22,7 +23,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from statistics import NormalDist
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import PlainSerializer, PlainValidator, ValidationError, model_validator
 
@@ -38,8 +39,10 @@ _CUT = 3.0
 class Spread(Settings, ABC):
     """A distribution of a factor."""
 
-    discrete: ClassVar[bool] = False
-    """Whether it takes single values only, all of which `span` lists."""
+    @property
+    def discrete(self) -> bool:
+        """Whether it takes single values only, all of which `span` lists."""
+        return False
 
     @abstractmethod
     def draw(self, u: float) -> Value:
@@ -52,6 +55,18 @@ class Spread(Settings, ABC):
     @abstractmethod
     def text(self) -> str:
         """In words."""
+
+    def below(self, value: float) -> float:
+        """The share of what is drawn that is not above `value`; of numbers."""
+        return sum(share for one, share in (self.atoms() or {}).items() if float(one) <= value)
+
+    def atoms(self) -> dict[Value, float] | None:
+        """Each value with its share; None where it takes all values between two."""
+        return None
+
+    def parts(self) -> list[Spread]:
+        """The distributions that it is made of; itself, where it is of one piece."""
+        return [self]
 
     def shorthand(self) -> Any:
         """As a spec writes it."""
@@ -66,7 +81,13 @@ class Constant(Spread):
     """Always the same."""
 
     value: Value
-    discrete: ClassVar[bool] = True
+
+    @property
+    def discrete(self) -> bool:
+        return True
+
+    def atoms(self) -> dict[Value, float]:
+        return {self.value: 1.0}
 
     def draw(self, u: float) -> Value:
         return self.value
@@ -95,6 +116,10 @@ class Uniform(Spread):
         low, high = self.uniform
         return low + u * (high - low)
 
+    def below(self, value: float) -> float:
+        low, high = self.uniform
+        return float(value >= low) if low == high else min(max((value - low) / (high - low), 0.0), 1.0)
+
     def span(self) -> list[Value]:
         return [*self.uniform]
 
@@ -117,6 +142,12 @@ class LogUniform(Spread):
     def draw(self, u: float) -> Value:
         low, high = self.loguniform
         return low * math.exp(u * math.log(high / low))
+
+    def below(self, value: float) -> float:
+        low, high = self.loguniform
+        if low == high:
+            return float(value >= low)
+        return min(max(math.log(max(value, low) / low) / math.log(high / low), 0.0), 1.0)
 
     def span(self) -> list[Value]:
         return [*self.loguniform]
@@ -154,6 +185,10 @@ class Normal(Spread):
         share = min(max(first + u * (last - first), 1e-16), 1 - 1e-16)
         return min(max(NormalDist(*self.normal).inv_cdf(share), low), high)
 
+    def below(self, value: float) -> float:
+        first, last = self._shares()
+        return min(max((NormalDist(*self.normal).cdf(value) - first) / (last - first), 0.0), 1.0)
+
     def span(self) -> list[Value]:
         return [*self._ends()]
 
@@ -175,6 +210,10 @@ class Integers(Spread):
         low, high = self.integers
         return low + int(u * (high - low + 1))
 
+    def atoms(self) -> dict[Value, float]:
+        low, high = self.integers
+        return dict.fromkeys(range(low, high + 1), 1 / (high - low + 1))
+
     def span(self) -> list[Value]:
         return [*self.integers]
 
@@ -187,15 +226,23 @@ class Choice(Spread):
 
     choice: tuple[Value, ...]
     weights: tuple[float, ...] | None = None
-    discrete: ClassVar[bool] = True
+
+    @property
+    def discrete(self) -> bool:
+        return True
+
+    def atoms(self) -> dict[Value, float]:
+        found: dict[Value, float] = {}
+        weights = self.weights or (1.0,) * len(self.choice)
+        for value, weight in zip(self.choice, weights, strict=True):
+            found[value] = found.get(value, 0.0) + weight / sum(weights)
+        return found
 
     @model_validator(mode="after")
     def _possible(self) -> Choice:
         if not self.choice:
             raise ValueError("expected one value at least to choose from, got none")
-        weights = self.weights
-        if weights is not None and (len(weights) != len(self.choice) or min(weights) < 0 or sum(weights) <= 0):
-            raise ValueError(f"expected a weight for each of the {len(self.choice)} values, none below 0, got {list(weights)}")
+        _check_weights(self.weights, len(self.choice), "values")
         return self
 
     def draw(self, u: float) -> Value:
@@ -215,12 +262,92 @@ class Choice(Spread):
         return list(self.choice) if self.weights is None else super().shorthand()
 
 
+def _check_weights(weights: Sequence[float] | None, count: int, what: str) -> None:
+    if weights is not None and (len(weights) != count or min(weights) < 0 or sum(weights) <= 0):
+        raise ValueError(f"expected a weight for each of the {count} {what}, none below 0, got {list(weights)}")
+
+
+Distribution = Annotated[Spread, PlainValidator(lambda given: spread(given)), PlainSerializer(lambda given: given.shorthand())]
+"""A field of a spec that holds a distribution."""
+_HALVINGS = 60
+
+
+class Mixture(Spread):
+    """One of several distributions, equally often or by weight; all of numbers, or all of names.
+
+    Drawn by the inverse of the distribution function of the whole, F = sum of the weighted F of its parts, which is found by
+    halving. So a picture whose share `u` falls where F has hardly changed keeps nearly the value that it had without the mixture.
+    """
+
+    mixture: tuple[Distribution, ...]
+    weights: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Mixture:
+        if not self.mixture:
+            raise ValueError("expected one distribution at least to mix, got none")
+        _check_weights(self.weights, len(self.mixture), "distributions")
+        if len({isinstance(value, str) for part in self.mixture for value in part.span()}) > 1:
+            raise ValueError("expected distributions of numbers or of names, got both in one mixture")
+        return self
+
+    @property
+    def discrete(self) -> bool:
+        return all(part.discrete for part in self.mixture)
+
+    @property
+    def _weighted(self) -> list[tuple[Spread, float]]:
+        weights = self.weights or (1.0,) * len(self.mixture)
+        return [(part, weight / sum(weights)) for part, weight in zip(self.mixture, weights, strict=True)]
+
+    def atoms(self) -> dict[Value, float] | None:
+        found: dict[Value, float] = {}
+        for part, weight in self._weighted:
+            own = part.atoms()
+            if own is None:
+                return None
+            for value, share in own.items():
+                found[value] = found.get(value, 0.0) + weight * share
+        names = any(isinstance(value, str) for value in found)
+        return found if names else dict(sorted(found.items(), key=lambda pair: float(pair[0])))
+
+    def below(self, value: float) -> float:
+        return sum(weight * part.below(value) for part, weight in self._weighted)
+
+    def parts(self) -> list[Spread]:
+        return [piece for part in self.mixture for piece in part.parts()]
+
+    def draw(self, u: float) -> Value:
+        atoms = self.atoms()
+        if atoms is not None:
+            steps = list(accumulate(atoms.values()))
+            return list(atoms)[min(bisect.bisect_right(steps, u * steps[-1]), len(steps) - 1)]
+        ends = [float(end) for piece in self.parts() for end in piece.span()]
+        low, high = min(ends), max(ends)
+        apart = high - low
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if self.below(middle) > u else (middle, high)
+        single = [value for piece in self.parts() for value in piece.atoms() or ()]
+        return next((value for value in single if abs(float(value) - high) <= 1e-12 * apart), high)
+
+    def span(self) -> list[Value]:
+        values = [value for part in self.mixture for value in part.span()]
+        if self.discrete:
+            return list(dict.fromkeys(values))
+        return [min(values, key=float), max(values, key=float)]
+
+    def text(self) -> str:
+        return " and ".join(f"{weight:.0%} {part.text()}" for part, weight in self._weighted)
+
+
 KINDS: dict[str, type[Spread]] = {
     "uniform": Uniform,
     "loguniform": LogUniform,
     "normal": Normal,
     "integers": Integers,
     "choice": Choice,
+    "mixture": Mixture,
     "value": Constant,
 }
 
@@ -253,14 +380,14 @@ def _built(kind: type[Spread], values: Mapping[str, Any]) -> Spread:
 
 def leaves(there: Spread, here: Sequence[Spread]) -> bool:
     """Whether `there` takes a value that none of `here` can take."""
-    ranges = [one.span() for one in here if not one.discrete]
-    points = {value for one in here if one.discrete for value in one.span()}
+    known_parts = [piece for one in here for piece in one.parts()]
+    ranges = [one.span() for one in known_parts if not one.discrete]
+    points = {value for one in known_parts if one.discrete for value in one.span()}
 
     def known(value: Value) -> bool:
         return value in points or any(isinstance(value, (int, float)) and low <= value <= high for low, high in ranges)  # type: ignore[operator]
 
-    return not all(known(value) for value in there.span()) or (not there.discrete and not ranges)
+    def leaving(piece: Spread) -> bool:
+        return not all(known(value) for value in piece.span()) or (not piece.discrete and not ranges)
 
-
-Distribution = Annotated[Spread, PlainValidator(spread), PlainSerializer(lambda given: given.shorthand())]
-"""A field of a spec that holds a distribution."""
+    return any(leaving(piece) for piece in there.parts())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from selfsight.errors import ConfigError, DataError, nearest
 from selfsight.synthesis.backends.base import Backend
-from selfsight.synthesis.distributions import Choice, Spread
+from selfsight.synthesis.distributions import Choice, Mixture, Spread
 from selfsight.synthesis.factors import FACTORS
 from selfsight.synthesis.spec import OTHERS, ClassSpec, SynthSpec
 
@@ -29,6 +29,7 @@ def resolved(spec: SynthSpec, backend: Backend, where: str) -> SynthSpec:
             "classes": {name: look.of_class(given, name) for name, given in spec.classes.items()},
             "distractors": look.names("asset", spec.distractors, "distractors") or backend.distractors,
             "factors": look.factors(spec.factors, "factors"),
+            "training": look.factors(spec.training, "training"),
             "shift": {factor: look.levels(factor, levels) for factor, levels in spec.shift.items()},
             "shift_assets": shift_assets,
         }
@@ -36,8 +37,9 @@ def resolved(spec: SynthSpec, backend: Backend, where: str) -> SynthSpec:
 
 
 def _check_factors(spec: SynthSpec, backend: Backend, where: str) -> None:
-    named = [("factors", list(spec.factors)), ("shift", list(spec.shift))]
-    named += [(f"classes.{name}.factors", list(given.factors)) for name, given in spec.classes.items()]
+    named = [("factors", list(spec.factors)), ("training", list(spec.training)), ("shift", list(spec.shift))]
+    for name, given in spec.classes.items():
+        named += [(f"classes.{name}.factors", list(given.factors)), (f"classes.{name}.training", list(given.training))]
     for group, factors in named:
         for factor in factors:
             if factor not in backend.factors:
@@ -51,7 +53,9 @@ class _Look:
 
     def of_class(self, given: ClassSpec, name: str) -> ClassSpec:
         assets = self.names("asset", given.assets, f"classes.{name}.assets")
-        return ClassSpec(assets=assets, factors=self.factors(given.factors, f"classes.{name}.factors"))
+        at = f"classes.{name}"
+        factors, training = self.factors(given.factors, f"{at}.factors"), self.factors(given.training, f"{at}.training")
+        return ClassSpec(assets=assets, factors=factors, training=training)
 
     def levels(self, factor: str, levels: dict[str, Spread | str]) -> dict[str, Spread | str]:
         found: dict[str, Spread | str] = {}
@@ -67,6 +71,8 @@ class _Look:
         """A folder has the weight that its name had, whatever the number of files in it."""
         if FACTORS[factor].kind != "name":
             return given
+        if isinstance(given, Mixture):
+            return given.model_copy(update={"mixture": tuple(self.spread(factor, part, at) for part in given.mixture)})
         weights = given.weights if isinstance(given, Choice) else None
         found: dict[str, float] = {}
         for number, value in enumerate(given.span()):

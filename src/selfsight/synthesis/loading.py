@@ -20,11 +20,14 @@ def load_spec(path: Path | str) -> SynthSpec:
 
 def checked(spec: SynthSpec, where: str) -> SynthSpec:
     """The spec itself; `ConfigError` for a factor that is none, a range that cannot be, and a shift that does not leave it."""
-    for factor, given in spec.factors.items():
-        _check_factor(factor, given, f"{where}: factors.{factor}")
+    for group, factors in (("factors", spec.factors), ("training", spec.training)):
+        for factor, given in factors.items():
+            _check_factor(factor, given, f"{where}: {group}.{factor}")
     for name, about in spec.classes.items():
-        for factor, given in about.factors.items():
-            at = f"{where}: classes.{name}.factors.{factor}"
+        own = [(f"factors.{factor}", factor, given) for factor, given in about.factors.items()]
+        own += [(f"training.{factor}", factor, given) for factor, given in about.training.items()]
+        for place, factor, given in own:
+            at = f"{where}: classes.{name}.{place}"
             _check_factor(factor, given, at)
             if FACTORS[factor].of == "picture":
                 raise ConfigError(f"{at}: is a factor of the whole picture; give it in 'factors'")
@@ -42,9 +45,10 @@ def _check_factor(factor: str, given: Spread, at: str) -> None:
     if factor == "asset":
         raise ConfigError(f"{at}: assets are given by class; write classes.NAME.assets, or shift_assets for a shift")
     known = FACTORS[factor]
-    for value in given.span():
-        if not _possible(known, value, given.discrete or isinstance(given, Integers)):
-            raise ConfigError(f"{at}: expected {_wanted(known)}, got {shown(value)}; {factor}: {known.says}")
+    for part in given.parts():
+        for value in part.span():
+            if not _possible(known, value, part.discrete or isinstance(part, Integers)):
+                raise ConfigError(f"{at}: expected {_wanted(known)}, got {shown(value)}; {factor}: {known.says}")
 
 
 def _wanted(factor: Factor) -> str:
@@ -65,11 +69,11 @@ def _possible(factor: Factor, value: Value, single: bool) -> bool:
 
 def _check_shift(spec: SynthSpec, factor: str, there: Any, at: str) -> None:
     if there == OTHERS:
-        if factor not in FACTORS or FACTORS[factor].of == "picture" or len(spec.in_training(factor)) < 2:
+        if factor not in FACTORS or FACTORS[factor].of == "picture" or len(spec.ways(factor)) < 2:
             raise ConfigError(f"{at}: 'others' needs a factor of objects that classes.NAME.factors spreads by class")
         return
     _check_factor(factor, there, at)
-    here = spec.in_training(factor)
+    here = spec.ways(factor)  # `training` may cover a shift that was found to hurt
     if not leaves(there, here):
         ranges = "; ".join(way.text() for way in here)
         raise ConfigError(f"{at}: {there.text()} lies within what training shows ({ranges}); a shift leaves it")

@@ -82,7 +82,7 @@ class _Sampler:
 
     def _drawn(self, factor: str, name: str | None, who: str) -> Value:
         shifted = factor == self.shifted and (FACTORS[factor].of == "picture" or name is not None)
-        way = self._shift(factor, name) if shifted else self.spec.of(factor, name)
+        way = self._shift(factor, name) if shifted else self.spec.of(factor, name, self.split)
         return FACTORS[factor].cast(way.draw(self._u(f"{who}/{factor}")))
 
     def _shift(self, factor: str, name: str | None) -> Spread:

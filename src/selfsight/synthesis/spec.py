@@ -13,6 +13,8 @@
     shift:                                      # a split each, in which this factor alone is another
       size: {uniform: [0.1, 0.2]}
       light: {dark: 0.3, glaring: 3}
+    training:                                   # spread so in `train` alone; all other splits stay as they are
+      size: {mixture: [{uniform: [0.3, 0.6]}, {uniform: [0.1, 0.2]}]}
 
 Files are relative to the spec. `selfsight.synthesis.factors` lists the factors, `selfsight.synthesis.distributions` the ways to
 spread them.
@@ -32,6 +34,7 @@ from selfsight.synthesis.factors import FACTORS
 
 OTHERS = "others"
 """A shift that gives an object what the other classes have."""
+TRAIN = "train"
 PAIRED = "test"
 """The split whose scenes those of a shift are but for one factor."""
 
@@ -58,10 +61,11 @@ Levels = Annotated[dict[str, Any], BeforeValidator(_levels)]
 
 
 class ClassSpec(Settings):
-    """A class of labelled objects: what draws them, and factors that are spread in a way of its own."""
+    """A class of labelled objects: what draws them, and factors that are spread in a way of its own, or so in `train` alone."""
 
     assets: Names
     factors: dict[str, Distribution] = Field({})
+    training: dict[str, Distribution] = Field({})
 
     @field_validator("assets")
     @classmethod
@@ -79,6 +83,19 @@ class RenderSettings(Settings):
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto takes a GPU where there is one")
 
 
+class Refinement(Settings):
+    """What a comparison found weak, and how `training` answers it: `encoder` got `value` percent of the `n` pictures of
+    `condition` whose `factor` lies within `span`, [low, high] or one value (empty for all of them)."""
+
+    encoder: str
+    condition: str
+    factor: str
+    span: tuple[Any, ...] = ()
+    value: float
+    n: int
+    change: str
+
+
 class SynthSpec(Settings):
     """A set of pictures. `mixed` lets each object draw its own class, so that a picture has no label of its own."""
 
@@ -90,6 +107,8 @@ class SynthSpec(Settings):
     mixed: bool = False
     distractors: Names = ()
     factors: dict[str, Distribution] = Field({})
+    training: dict[str, Distribution] = Field({}, description="factors that are spread otherwise in train than elsewhere")
+    refined: tuple[Refinement, ...] = Field((), description="what 'selfsight refine' answered by `training`")
     splits: dict[str, float] = Field({"train": 1.0, "test": 0.25}, description="pictures of a split for each one asked for")
     shift: dict[str, Levels] = Field({})
     shift_assets: dict[str, dict[str, Names]] = Field({}, description="splits with other assets: name, then assets of each class")
@@ -113,15 +132,22 @@ class SynthSpec(Settings):
                 raise ValueError(f"splits and shifts: expected a name of letters, digits, - and _, got '{split}'")
         return self
 
-    def of(self, factor: str, name: str | None) -> Spread:
-        """How a factor is spread in training for objects of class `name`, None for the picture and things of no class."""
-        own = self.classes[name].factors if name is not None else {}
-        return own.get(factor) or self.factors.get(factor) or FACTORS[factor].usual
+    def of(self, factor: str, name: str | None, split: str = PAIRED) -> Spread:
+        """How a factor is spread in a split for objects of class `name`, None for the picture and things of no class."""
+        own = self.classes[name] if name is not None else None
+        nearest = [own.training, own.factors, self.training, self.factors] if own else [self.training, self.factors]
+        if split != TRAIN:
+            nearest = [own.factors, self.factors] if own else [self.factors]
+        return next((given[factor] for given in nearest if factor in given), FACTORS[factor].usual)
+
+    def ways(self, factor: str, split: str = PAIRED) -> list[Spread]:
+        """How a factor is spread in a split, once for each way that there is."""
+        names = list(self.classes) if FACTORS[factor].of == "object" else [None]
+        found = [self.of(factor, name, split) for name in names]
+        return [way for number, way in enumerate(found) if way not in found[:number]]
 
     def in_training(self, factor: str) -> list[Spread]:
-        """How a factor is spread in training, once for each way that there is."""
-        ways = [self.of(factor, name) for name in self.classes] if FACTORS[factor].of == "object" else [self.of(factor, None)]
-        return [way for number, way in enumerate(ways) if way not in ways[:number]]
+        return self.ways(factor, TRAIN)
 
     def shifts(self) -> dict[str, tuple[str, Any]]:
         """Split names, and the factor and distribution (or `others`, or assets by class) of each."""
@@ -143,7 +169,11 @@ class SynthSpec(Settings):
 
     def names(self, factor: str) -> Iterator[str]:
         """Every value of a factor of names, in training and elsewhere."""
-        for way in [*self.in_training(factor), *(there for of, there in self.shifts().values() if of == factor)]:
+        for way in [
+            *self.ways(factor),
+            *self.in_training(factor),
+            *(there for of, there in self.shifts().values() if of == factor),
+        ]:
             if isinstance(way, Spread):
                 yield from map(str, way.span())
 
@@ -164,6 +194,11 @@ class SynthSpec(Settings):
 def dumped(spec: SynthSpec) -> dict[str, Any]:
     """The spec as plain values, which `build` reads back."""
     values = spec.model_dump(mode="json", exclude={"shift"})
+    # What is not there leaves no trace, so that sets stay the same sets under versions that know more.
+    for place in (values, *values["classes"].values()):
+        for name in ("training", "refined"):
+            if not place.get(name, True):
+                del place[name]
     values["shift"] = {
         factor: levels[""] if list(levels) == [""] else levels
         for factor, levels in (
@@ -176,15 +211,19 @@ def dumped(spec: SynthSpec) -> dict[str, Any]:
 
 def written(spec: SynthSpec) -> str:
     """The spec as YAML."""
-    return yaml.safe_dump(dumped(spec), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(dumped(spec), sort_keys=False, allow_unicode=True, default_flow_style=None)
 
 
 def described(spec: SynthSpec) -> Iterator[tuple[str, str, str]]:
     """(factor, how it is spread in training, where else) of every factor that a spec names or that varies; for `--dry-run`."""
     shifts = spec.shifts()
-    named = {*spec.factors, *(f for given in spec.classes.values() for f in given.factors), *spec.shift, *spec.varied()}
+    own = [factor for given in spec.classes.values() for factor in [*given.factors, *given.training]]
+    named = {*spec.factors, *spec.training, *own, *spec.shift, *spec.varied()}
     for factor in FACTORS:
         if factor in named:
-            here = "; ".join(way.text() for way in spec.in_training(factor))
-            there = [(split, way) for split, (shifted, way) in shifts.items() if shifted == factor]
-            yield factor, here, "; ".join(f"{split}: {way if way == OTHERS else way.text()}" for split, way in there)
+            here, tested = ("; ".join(way.text() for way in ways) for ways in (spec.in_training(factor), spec.ways(factor)))
+            there = [f"{PAIRED}: {tested}"] if tested != here else []
+            for split, (shifted, way) in shifts.items():
+                if shifted == factor:
+                    there.append(f"{split}: {way if way == OTHERS else way.text()}")
+            yield factor, here, "; ".join(there)

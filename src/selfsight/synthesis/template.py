@@ -44,6 +44,10 @@ shift:
 # shift_assets:
 #   unseen: {ring: shape/disc, star: shape/cross, heart: shape/drop}
 
+# What `train` alone shows more of, while test and shifts stay the same pictures ('selfsight refine' writes this):
+# training:
+#   size: {mixture: [{uniform: [0.3, 0.6]}, {uniform: [0.12, 0.2]}], weights: [2, 1]}
+
 # mixed: true                   # each object draws a class of its own; pictures then have no label, objects have
 # distractors: [shape/cross]    # what has no class: things of the factors `distractors` and `occlusion`
 """
