@@ -11,14 +11,17 @@ from typing import Any
 from selfsight import manifest
 from selfsight.api.watch import Silent, Watch
 from selfsight.errors import ConfigError, InputError, Interrupted
+from selfsight.ray_cluster import check_engine
 from selfsight.runs import alone, place_for_folder, write_atomic
 from selfsight.ssl.signals import Asked, Stop
 from selfsight.synthesis.backends import backend as open_backend
+from selfsight.synthesis.crew import Crew
 from selfsight.synthesis.exports import check_formats
 from selfsight.synthesis.exports import export as write_export
 from selfsight.synthesis.files import resolved
 from selfsight.synthesis.loading import checked, load_spec
-from selfsight.synthesis.render import Order, render
+from selfsight.synthesis.on_ray import RayCrew
+from selfsight.synthesis.render import Hands, Order, render
 from selfsight.synthesis.sampler import counts
 from selfsight.synthesis.sheet import contact_sheet, factor_sheet
 from selfsight.synthesis.spec import SynthSpec
@@ -34,6 +37,7 @@ def synth(
     seed: int = 0,
     backend: str | None = None,
     workers: int | None = None,
+    engine: str = "local",
     export: Sequence[str] = (),
     watch: Watch | None = None,
 ) -> dict[str, Any]:
@@ -42,7 +46,7 @@ def synth(
     `spec` is a YAML file, whose paths are relative to it, or a `SynthSpec`, whose paths are relative to the working directory.
     `count` pictures are drawn of `train`, and of the other splits as many as `splits` says; a picture depends on spec, seed,
     split and number alone. `backend` takes the place of the spec's. `workers` processes draw, by default one a core; 0 draws in
-    this one.
+    this one. With `engine` ray as many actors of a Ray cluster do, by default one a core of the cluster.
 
     The set is `manifest.read`'s: pictures in `SPLIT/CLASS/`, label pictures in `labels/`, a row a picture and a row an object,
     `sheet.png` and `factors.png` to look at. The same call goes on with a set that is not finished, and does nothing where it is;
@@ -56,15 +60,15 @@ def synth(
     """
     watch = watch or Silent()
     check_formats(export)
+    check_engine(engine)
     order = _order(spec, out, count, seed, backend)
-    workers = len(os.sched_getaffinity(0)) if workers is None else workers
     with alone(order.folder):
         _check_same(order)
         if _finished(order.folder):
             watch.say(f"{order.folder}: was finished before")
             resumed, rate = sum(counts(order.spec, order.count).values()), None
         else:
-            resumed, rate = _render(order, workers, watch)
+            resumed, rate = _render(order, _hands(order, engine, workers), watch)
             _draw_sheets(order.folder)
         exported = [_exported(order.folder, format, watch) for format in export]
     return _summary(order, resumed, rate, exported)
@@ -109,9 +113,7 @@ def _order(spec: str | Path | SynthSpec, out: str | Path, count: int, seed: int,
 
 def _check_outside(order: Order, out: str | Path) -> None:
     """What is drawn would become a background of the next call."""
-    names = {*order.spec.all_assets(), *order.spec.names("texture"), *order.spec.names("background")}
-    files = (order.base / name for name in sorted(names))
-    inside = next((file for file in files if file.is_file() and file.is_relative_to(order.folder)), None)
+    inside = next((file for name in order.files() if (file := order.base / name).is_relative_to(order.folder)), None)
     if inside is not None:
         raise InputError(f"--out {out}: holds {inside}, which the spec draws from; give another folder")
 
@@ -135,11 +137,17 @@ def _finished(folder: Path) -> bool:
     return closed and not any(folder.glob("*.jsonl")) and (folder / FACTOR_SHEET).is_file()
 
 
-def _render(order: Order, workers: int, watch: Watch) -> tuple[int, float | None]:
+def _hands(order: Order, engine: str, workers: int | None) -> Hands:
+    if engine == "ray":
+        return RayCrew(order, workers)
+    return Crew(order.pen, len(os.sched_getaffinity(0)) if workers is None else workers)
+
+
+def _render(order: Order, hands: Hands, watch: Watch) -> tuple[int, float | None]:
     """(pictures of earlier calls, pictures a second)."""
     start, resumed, done, total = time.perf_counter(), 0, 0, 0
     with Stop() as stop:
-        steps = render(order, workers)
+        steps = render(order, hands)
         try:
             resumed, total = next(steps)
             if resumed:
