@@ -28,6 +28,7 @@ from selfsight.data.sources import open_source
 from selfsight.errors import ConfigError, DiskFullError, InputError
 from selfsight.synthesis.backends.composite import Composite
 from selfsight.synthesis.loading import load_spec
+from selfsight.synthesis.room import bytes_of
 from selfsight.synthesis.sampler import sample
 from selfsight.synthesis.spec import SynthSpec
 from selfsight.synthesis.template import template
@@ -273,6 +274,26 @@ def test_a_full_disk_is_one_line_and_what_was_drawn_stays(spec: Path, tmp_path: 
     there = manifest.read(tmp_path / "set").samples
     made = selfsight.synth(spec, tmp_path / "set", count=40, workers=0)
     assert made["resumed"] == len(there) > 0
+
+
+def test_a_disk_that_may_be_too_small_is_said_before_the_first_picture(spec: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"2000000000000 pictures may take \d+\.\d GiB, and .* are free on this disk; make room"):
+        selfsight.synth(spec, tmp_path / "set", count=10**12)
+    assert not (tmp_path / "set").exists()
+    noisy = SynthSpec.model_validate({**SPEC, "classes": {"s": {"assets": "shape/star"}}, "factors": {"noise": 0.2}, "shift": {}})
+    selfsight.synth(noisy, tmp_path / "set", count=8, workers=0)
+    taken = sum(
+        512 * file.stat().st_blocks for file in (tmp_path / "set").rglob("*") if file.suffix != ".png" or file.parts[-2] != "set"
+    )
+    assert taken < bytes_of(noisy, 12) < 10 * taken
+
+
+@pytest.mark.parametrize("format", ["mot", "yolo-pose"])
+def test_a_format_of_what_is_never_drawn_is_refused_before_drawing(spec: Path, tmp_path: Path, format: str) -> None:
+    told = f"--export {format}: needs (sequences|keypoints), which the backend composite does not draw; it gives coco, "
+    with pytest.raises(ConfigError, match=told):
+        selfsight.synth(spec, tmp_path / "set", count=4, workers=0, export=["coco", format])
+    assert not (tmp_path / "set").exists()
 
 
 @pytest.mark.parametrize(

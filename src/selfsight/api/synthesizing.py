@@ -14,14 +14,16 @@ from selfsight.errors import ConfigError, InputError, Interrupted
 from selfsight.ray_cluster import check_engine
 from selfsight.runs import alone, place_for_folder, write_atomic
 from selfsight.ssl.signals import Asked, Stop
+from selfsight.synthesis.backends import BACKENDS
 from selfsight.synthesis.backends import backend as open_backend
 from selfsight.synthesis.crew import Crew
-from selfsight.synthesis.exports import check_formats
+from selfsight.synthesis.exports import check_drawable, check_formats
 from selfsight.synthesis.exports import export as write_export
 from selfsight.synthesis.files import resolved
 from selfsight.synthesis.loading import checked, load_spec
 from selfsight.synthesis.on_ray import RayCrew
 from selfsight.synthesis.render import Hands, Order, render
+from selfsight.synthesis.room import check_room
 from selfsight.synthesis.sampler import counts
 from selfsight.synthesis.sheet import contact_sheet, factor_sheet
 from selfsight.synthesis.spec import SynthSpec
@@ -62,8 +64,10 @@ def synth(
     check_formats(export)
     check_engine(engine)
     order = _order(spec, out, count, seed, backend)
+    check_drawable(export, BACKENDS[order.spec.backend])
     with alone(order.folder):
-        _check_same(order)
+        drawn = _drawn_of(order)
+        check_room(order.spec, order.count, order.folder, drawn)
         if _finished(order.folder):
             watch.say(f"{order.folder}: was finished before")
             resumed, rate = sum(counts(order.spec, order.count).values()), None
@@ -118,18 +122,20 @@ def _check_outside(order: Order, out: str | Path) -> None:
         raise InputError(f"--out {out}: holds {inside}, which the spec draws from; give another folder")
 
 
-def _check_same(order: Order) -> None:
+def _drawn_of(order: Order) -> int:
+    """Pictures of the set that are there; `InputError` where the folder holds something else, or another set."""
     folder = order.folder
     if not (folder / "dataset.json").is_file():
         if folder.is_dir() and any(folder.iterdir()):
             raise InputError(f"--out {folder}: holds files that are not of a drawn set; give another folder")
-        return
-    there, asked = manifest.read(folder).info, order.info()
-    for key, value in asked.provenance.items():
-        before = there.provenance.get(key)
+        return 0
+    content = manifest.read(folder)
+    for key, value in order.info().provenance.items():
+        before = content.info.provenance.get(key)
         if before != value:
             told = "another spec" if key == "spec" else f"{key} {before}, not {value}"
             raise InputError(f"--out {folder}: was drawn with {told}; remove it to draw it anew, or give another --out")
+    return len(content.samples)
 
 
 def _finished(folder: Path) -> bool:
