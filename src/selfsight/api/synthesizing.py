@@ -52,7 +52,8 @@ def synth(
 
     The set is `manifest.read`'s: pictures in `SPLIT/CLASS/`, label pictures in `labels/`, a row a picture and a row an object,
     `sheet.png` and `factors.png` to look at. The same call goes on with a set that is not finished, and does nothing where it is;
-    it raises `InputError` where spec, seed or count are others. `Interrupted` on Ctrl-C and SIGTERM.
+    with a larger `count` the set grows. `InputError` where spec or seed are others, or count is smaller. `Interrupted` on Ctrl-C
+    and SIGTERM.
 
     `export` names formats of `synthesis.exports.FORMATS`: the finished set is written in each, to a folder beside it that has the
     format in its name (`out-coco`); one that is there is left as it is.
@@ -68,10 +69,12 @@ def synth(
     with alone(order.folder):
         drawn = _drawn_of(order)
         check_room(order.spec, order.count, order.folder, drawn)
-        if _finished(order.folder):
+        if _finished(order):
             watch.say(f"{order.folder}: was finished before")
             resumed, rate = sum(counts(order.spec, order.count).values()), None
         else:
+            _check_exports(order.folder, export)
+            _remove_sheets(order.folder)
             resumed, rate = _render(order, _hands(order, engine, workers), watch)
             _draw_sheets(order.folder)
         exported = [_exported(order.folder, format, watch) for format in export]
@@ -84,8 +87,25 @@ def _draw_sheets(folder: Path) -> None:
         write_atomic(folder / name, lambda temporary, picture=picture: picture.save(temporary, "PNG"))  # type: ignore[misc]
 
 
+def _remove_sheets(folder: Path) -> None:
+    """Those of a set that grows: with them it would count as finished before they are drawn anew."""
+    for name in (SHEET, FACTOR_SHEET):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _check_exports(folder: Path, export: Sequence[str]) -> None:
+    """What was exported before the set was whole is of another one, or of this one when it was smaller."""
+    there = next((place for format in export if (place := _place_of(folder, format)).exists()), None)
+    if there is not None:
+        raise InputError(f"--export: {there} is there, though the set is still to be drawn; remove it to have it written anew")
+
+
+def _place_of(folder: Path, format: str) -> Path:
+    return folder.with_name(f"{folder.name}-{format}")
+
+
 def _exported(folder: Path, format: str, watch: Watch) -> str:
-    place = folder.with_name(f"{folder.name}-{format}")
+    place = _place_of(folder, format)
     if place.exists():
         watch.say(f"{place}: is there, and left as it is")
     else:
@@ -132,15 +152,19 @@ def _drawn_of(order: Order) -> int:
     content = manifest.read(folder)
     for key, value in order.info().provenance.items():
         before = content.info.provenance.get(key)
-        if before != value:
+        grows = key == "count" and isinstance(before, int) and before < value
+        if before != value and not grows:
             told = "another spec" if key == "spec" else f"{key} {before}, not {value}"
             raise InputError(f"--out {folder}: was drawn with {told}; remove it to draw it anew, or give another --out")
     return len(content.samples)
 
 
-def _finished(folder: Path) -> bool:
+def _finished(order: Order) -> bool:
+    folder = order.folder
+    if not (folder / FACTOR_SHEET).is_file() or manifest.read(folder).info.provenance["count"] != order.count:
+        return False
     closed = all((folder / f"{table}.parquet").is_file() for table in ("samples", "objects"))
-    return closed and not any(folder.glob("*.jsonl")) and (folder / FACTOR_SHEET).is_file()
+    return closed and not any(folder.glob("*.jsonl"))
 
 
 def _hands(order: Order, engine: str, workers: int | None) -> Hands:
