@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from selfsight.synthesis.backends import Backend, backend
+from selfsight.synthesis.crew import Crew
 from selfsight.synthesis.files import resolved
 from selfsight.synthesis.loading import load_spec
 from selfsight.synthesis.render import Order, render
@@ -56,7 +57,8 @@ def dataset(path: Path, counts: Mapping[str, int], seed: int = 0, side: int = 32
     first = next(iter(counts.values()))
     splits = {split: count / first for split, count in counts.items()}
     spec = SynthSpec.model_validate({**dict(spec), "size": side, "splits": splits, "factors": {**spec.factors, **factors}})
-    for _ in render(Order(spec, DEMO.parent, path, first, seed), workers=0):
+    order = Order(spec, DEMO.parent, path, first, seed)
+    for _ in render(order, Crew(order.pen, 0)):
         pass
     return path
 

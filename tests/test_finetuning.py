@@ -21,11 +21,14 @@ import labelled
 import pictures
 from encoder_files import network
 from selfsight import api, config, load_encoder
+from selfsight.api.judging import parts_of
 from selfsight.cli import main
+from selfsight.data.sources import open_source
 from selfsight.encoders import TorchEncoder
 from selfsight.errors import ConfigError, DataError, InputError, WeightsError
 from selfsight.runs import RunFolder, read_jsonl
 from selfsight.ssl.settings import TrainSettings
+from selfsight.ssl.tuning import TuningSettings
 from small_training import differing, start
 
 VIT, CNN = "random/vit_w32_d1_p8?size=16", "random/test_efficientnet?size=32"
@@ -356,6 +359,18 @@ def test_a_validation_set_of_its_own_and_groups_that_stay_whole(tmp_path: Path) 
 
 
 # --- wrong input -----------------------------------------------------------------------------------------------------
+
+
+def test_a_mixture_is_divided_within_its_shares_and_its_classes_must_agree(tmp_path: Path) -> None:
+    few, many = labelled.stripes(tmp_path / "few", (5, 5, 5)), labelled.stripes(tmp_path / "many", (20, 20, 20), seed=1)
+    source = open_source({str(few): 1, str(many): 1})
+    parts = parts_of(source, TuningSettings(), 0)
+    assert (len(parts.train), len(parts.validation)) == (60, 15)
+    drawn = parts.train.draws(0, 0, np.arange(60)).indices
+    assert sum(parts.train.keys[i].startswith("few/") for i in drawn) == 30
+    (many / "across").rename(many / "Across")
+    with pytest.raises(DataError, match="'across' in its part 'few' and 'Across' in 'many' differ in spelling alone"):
+        parts_of(open_source([str(few), str(many)]), TuningSettings(), 0)
 
 
 def test_images_of_one_class_or_none_are_refused(several: Path, data: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from pictures import tar
+from selfsight.data.agreement import check_agreement
 from selfsight.data.draws import Indices
 from selfsight.data.sources import Source, first, open_source
 from selfsight.data.sources.base import Picked
@@ -240,6 +241,45 @@ def test_a_mixture_within_a_mixture_is_flat() -> None:
     drawn = outer.draws(0, 0, np.arange(200))
     assert np.bincount(owners(outer, drawn.indices)).tolist() == [25, 75, 100]
     assert drawn.occurrences.max() == 2
+
+
+@pytest.mark.parametrize(("weights", "share"), [((3, 1), 0.75), ((None, None), 0.04)])
+def test_a_part_of_the_samples_is_drawn_in_the_shares_of_the_whole(weights: tuple[float | None, ...], share: float) -> None:
+    """As where some are held back to judge by: forty images of one part count as much as a thousand of the other, as before."""
+    few, many = Numbers(50, labels=2), Numbers(1200, labels=3)
+    source = MixtureSource("m", [Part("few", few, weights[0]), Part("many", many, weights[1])])
+    kept = np.sort(np.concatenate([np.arange(0, 50, 5), np.arange(1, 50, 2)[:15], 50 + np.arange(0, 1200, 2)]))
+    some = source.only(np.unique(kept))
+    assert [some.keys[i] for i in (0, 1, -1)] == ["few/0", "few/1", "many/1198"]
+    assert some.labels.tolist() == source.labels[np.unique(kept)].tolist() and some.classes == source.classes
+    drawn = some.draws(0, 0, np.arange(len(some))).indices
+    first = sum(some.keys[i].startswith("few") for i in drawn)
+    assert first == pytest.approx(share * len(some), abs=4)
+    alone = pickle.loads(pickle.dumps(source.only(np.arange(50, 60))))
+    assert alone.classes == source.classes and [part.name for part in alone.parts] == ["many"]
+
+
+def agreeing(*classes: tuple[str, ...]) -> list[str]:
+    parts = []
+    for names in classes:
+        source = Numbers(6, labels=len(names))
+        source.classes = names
+        parts.append(Part(f"p{len(parts)}", source))
+    return check_agreement(MixtureSource("m", parts))
+
+
+def test_parts_that_do_not_mean_the_same_by_their_classes_are_named() -> None:
+    assert agreeing(("bolt", "nut"), ("nut", "bolt")) == []
+    assert agreeing(("bolt", "nut", "pin"), ("nut",)) == ["note: part 'p1' has no images of 2 classes (bolt, pin)"]
+    assert agreeing(("c", "C"), ("C", "c")) == []
+    for one, other in ((("Hex nut", "bolt"), ("hex_nut", "bolt")), (("07", "1"), ("7", "1"))):
+        told = f"m: '{one[0]}' in its part 'p0' and '{other[0]}' in 'p1' differ in spelling alone; expected one name for a class"
+        with pytest.raises(DataError, match=told):
+            agreeing(one, other)
+    with pytest.raises(DataError, match="m: its part 'p0' has the classes 1, 2, the others one, two; expected a class in common"):
+        agreeing(("1", "2"), ("one", "two"))
+    with pytest.raises(DataError, match="m: its part 'p1' has no labels, others have; expected labels in all"):
+        agreeing(("a", "b"), ())
 
 
 def test_a_pickled_mixture_is_the_same() -> None:

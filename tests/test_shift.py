@@ -22,7 +22,6 @@ from selfsight.comparison.split import split
 from selfsight.data.sources import open_source
 from selfsight.errors import ConfigError, DataError, InputError
 from selfsight.reporting.shifts import Names
-from selfsight.synthesis.drawing import draw_dataset
 from selfsight.synthesis.loading import checked
 from selfsight.synthesis.refining import refined
 from selfsight.synthesis.sampler import sample
@@ -239,7 +238,7 @@ def test_what_cannot_be_examined_is_one_line_and_leaves_nothing(
     (tmp_path / "SET").symlink_to(drawn)
     (tmp_path / "OUT").symlink_to(compared[1])
     pictures.folder(tmp_path / "plain", 8, classes=2)
-    draw_dataset(tmp_path / "untested", {"train": 6}, 0, 32, lambda done, total: None)
+    pictures.dataset(tmp_path / "untested", {"train": 6})
     altered(drawn, tmp_path / "unpaired", lambda row: {"label": (row["label"] + 1) % 3} if row["split"] == "shift.hue" else {})
     altered(drawn, tmp_path / "moved", lambda row: {"size": row["size"] / 2})
     if "encoder" in change:

@@ -28,6 +28,7 @@ from selfsight.data.sources import open_source
 from selfsight.errors import ConfigError, DiskFullError, InputError
 from selfsight.synthesis.backends.composite import Composite
 from selfsight.synthesis.loading import load_spec
+from selfsight.synthesis.room import bytes_of
 from selfsight.synthesis.sampler import sample
 from selfsight.synthesis.spec import SynthSpec
 from selfsight.synthesis.template import template
@@ -170,12 +171,12 @@ def test_a_set_is_exported_beside_itself_once_it_is_finished(spec: Path, tmp_pat
 # --- interrupted --------------------------------------------------------------------------------------------------------
 
 
-def begun(spec: Path, out: Path, count: int) -> subprocess.Popen[bytes]:
-    """The verb at work, some pictures in."""
+def begun(spec: Path, out: Path, count: int, least: int = 5) -> subprocess.Popen[bytes]:
+    """The verb at work, so many pictures in."""
     words = [sys.executable, "-m", "selfsight", "synth", str(spec), "--out", str(out), "--count", str(count), "--workers", "1"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
-    while len(manifest.read(out).samples if (out / "dataset.json").is_file() else []) < 5:
+    while len(manifest.read(out).samples if (out / "dataset.json").is_file() else []) < least:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     return process
@@ -231,6 +232,41 @@ def test_a_worker_that_is_killed_loses_no_picture(spec: Path, tmp_path: Path) ->
     assert digest(tmp_path / "set") == digest(tmp_path / "again")
 
 
+def test_a_set_grows_to_that_of_one_go_though_killed_meanwhile(spec: Path, tmp_path: Path) -> None:
+    selfsight.synth(spec, tmp_path / "set", count=5, workers=0, export=["csv"])
+    assert json.loads((tmp_path / "set" / "dataset.json").read_text())["provenance"]["count"] == 5
+    with pytest.raises(InputError, match=r"--export: .*set-csv is there, though the set is still to be drawn; remove it"):
+        selfsight.synth(spec, tmp_path / "set", count=100, workers=0, export=["csv"])
+    before = digest(tmp_path / "set")
+    assert all((tmp_path / "set" / name).is_file() for name in ("samples.parquet", "sheet.png"))
+    process = begun(spec, tmp_path / "set", 100, least=14)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "set" / "factors.png").exists()
+    there = len(manifest.read(tmp_path / "set").samples)
+    made = selfsight.synth(spec, tmp_path / "set", count=100, workers=0)
+    assert 9 < there <= made["resumed"] < made["pictures"] == 200
+    selfsight.synth(spec, tmp_path / "again", count=100, workers=0)
+    after = digest(tmp_path / "set")
+    assert after == digest(tmp_path / "again")
+    pictures = {name for name in before if name.count("/") and name.endswith(".png")}
+    assert len(pictures) == 27 and all(before[name] == after[name] for name in pictures)
+
+
+@pytest.mark.parametrize("gone", [[], ["samples"], ["samples", "objects"]])
+def test_a_kill_while_tables_are_written_or_opened_again_costs_no_picture(spec: Path, tmp_path: Path, gone: list[str]) -> None:
+    """Streams that are there beside their tables, or already gone, or tables that are gone already."""
+    selfsight.synth(spec, tmp_path / "set", count=4, workers=0)
+    before = digest(tmp_path / "set")
+    content = manifest.read(tmp_path / "set")
+    for table, rows in (("samples", content.samples), ("objects", content.objects)):
+        if table not in gone:
+            (tmp_path / "set" / f"{table}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "set" / "factors.png").unlink()
+    assert selfsight.synth(spec, tmp_path / "set", count=4, workers=0)["resumed"] == 8
+    assert digest(tmp_path / "set") == before
+
+
 # --- said once, before the first picture --------------------------------------------------------------------------------
 
 
@@ -239,7 +275,7 @@ def test_a_finished_set_is_left_as_it_is_and_another_is_not_laid_over_it(spec: P
     before = digest(tmp_path / "set")
     made = selfsight.synth(spec, tmp_path / "set", count=4, workers=0)
     assert (made["resumed"], made["pictures_per_second"]) == (8, None)
-    for changes, told in (({"count": 5}, "count 4, not 5"), ({"seed": 1}, "seed 0, not 1")):
+    for changes, told in (({"count": 3}, "count 4, not 3"), ({"seed": 1}, "seed 0, not 1")):
         with pytest.raises(InputError, match=f"was drawn with {told}; remove it"):
             selfsight.synth(spec, tmp_path / "set", **{"count": 4, "workers": 0, **changes})
     spec.write_text(yaml.safe_dump(SPEC | {"size": 32}, sort_keys=False))
@@ -273,6 +309,26 @@ def test_a_full_disk_is_one_line_and_what_was_drawn_stays(spec: Path, tmp_path: 
     there = manifest.read(tmp_path / "set").samples
     made = selfsight.synth(spec, tmp_path / "set", count=40, workers=0)
     assert made["resumed"] == len(there) > 0
+
+
+def test_a_disk_that_may_be_too_small_is_said_before_the_first_picture(spec: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"2000000000000 pictures may take \d+\.\d GiB, and .* are free on this disk; make room"):
+        selfsight.synth(spec, tmp_path / "set", count=10**12)
+    assert not (tmp_path / "set").exists()
+    noisy = SynthSpec.model_validate({**SPEC, "classes": {"s": {"assets": "shape/star"}}, "factors": {"noise": 0.2}, "shift": {}})
+    selfsight.synth(noisy, tmp_path / "set", count=8, workers=0)
+    taken = sum(
+        512 * file.stat().st_blocks for file in (tmp_path / "set").rglob("*") if file.suffix != ".png" or file.parts[-2] != "set"
+    )
+    assert taken < bytes_of(noisy, 12) < 10 * taken
+
+
+@pytest.mark.parametrize("format", ["mot", "yolo-pose"])
+def test_a_format_of_what_is_never_drawn_is_refused_before_drawing(spec: Path, tmp_path: Path, format: str) -> None:
+    told = f"--export {format}: needs (sequences|keypoints), which the backend composite does not draw; it gives coco, "
+    with pytest.raises(ConfigError, match=told):
+        selfsight.synth(spec, tmp_path / "set", count=4, workers=0, export=["coco", format])
+    assert not (tmp_path / "set").exists()
 
 
 @pytest.mark.parametrize(

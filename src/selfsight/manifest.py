@@ -31,7 +31,7 @@ from pycocotools import mask as coco
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from selfsight.errors import DataError
-from selfsight.runs import append_jsonl, read_jsonl, rewrite_jsonl, write_atomic, write_json_atomic
+from selfsight.runs import append_jsonl, read_jsonl, rewrite_jsonl, write_atomic, write_json_atomic, write_text_atomic
 
 _TABLES = ("samples", "objects")
 _BUFFER = 500
@@ -81,8 +81,8 @@ def unpacked(rle: dict[str, Any]) -> npt.NDArray[np.bool_]:
 class Writer:
     """Appends samples and objects; leaving the context without an error closes the set.
 
-    With `going_on` the rows of an unclosed set in the folder stay, and `done` holds the keys of its samples; rows are then on the
-    disk as soon as they are added. `order` gives the place of a sample's key in the tables, by default that of adding.
+    With `going_on` the rows of a set in the folder stay, be it closed or not, and `done` holds the keys of its samples; rows are
+    then on the disk as soon as they are added. `order` gives the place of a sample in the tables, by default that of adding.
     """
 
     def __init__(
@@ -103,6 +103,14 @@ class Writer:
                 (self.folder / f"{table}.{ending}").unlink(missing_ok=True)
 
     def _kept(self) -> frozenset[str]:
+        """Keys of what is there. Tables of a closed set become streams again; they go when both are whole."""
+        tables = [self.folder / f"{table}.parquet" for table in _TABLES]
+        for table in tables:
+            if table.is_file() and not (stream := table.with_suffix(".jsonl")).is_file():
+                rows = pq.read_table(table).to_pylist()
+                write_text_atomic(stream, "".join(json.dumps(row) + "\n" for row in rows))
+        for table in tables:
+            table.unlink(missing_ok=True)
         done = frozenset(row["key"] for row in rewrite_jsonl(self.folder / "samples.jsonl", lambda row: True))
         rewrite_jsonl(self.folder / "objects.jsonl", lambda row: row["sample"] in done)
         return done

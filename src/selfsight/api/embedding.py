@@ -24,9 +24,9 @@ from selfsight.encoders.feature_file import DTYPES, Parts, manifest_of
 from selfsight.encoders.features import none_readable
 from selfsight.encoders.runtimes import Runtime, choose
 from selfsight.errors import ConfigError, InputError, nearest
+from selfsight.ray_cluster import check_engine
 from selfsight.runs import alone, append_jsonl, bad_list_of, environment, place_for_file, remove_folder
 
-ENGINES = ("local", "ray")
 _LOOKED_AT = 8
 """Images on which a runtime is checked and measured."""
 _FEW = 2
@@ -123,8 +123,7 @@ def _checked(out: Path, dtype: str) -> Path:
 
 def _of_engine(engine: str, runtime: str, precision: str, device: str) -> tuple[str, str]:
     """Runtime and device, as far as the engine leaves a choice."""
-    if engine not in ENGINES:
-        raise ConfigError(f"--engine: no engine '{engine}'. {nearest(engine, ENGINES)}")
+    check_engine(engine)
     if engine == "local":
         return runtime, device
     if runtime not in ("auto", "torch") or precision != "float32" or device not in ("auto", "cpu"):

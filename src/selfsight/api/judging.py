@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from selfsight.api.classifier import Preprocessing, scores
+from selfsight.data.agreement import check_agreement
 from selfsight.data.holdout import Labels, hold_out, in_classes_of, labels_of, strata
 from selfsight.data.sources import BadImage, Source, Subset, absolute, open_source, overlap
 from selfsight.data.tolerance import Tolerance
@@ -43,6 +44,7 @@ def parts_of(source: Source, tuning: TuningSettings, seed: int, places: Iterable
 
     `places` are where the training images are, as the user named them.
     """
+    said = check_agreement(source)
     labels = labels_of(source)
     _check_classes(source, labels)
     if tuning.validation is not None:
@@ -54,15 +56,15 @@ def parts_of(source: Source, tuning: TuningSettings, seed: int, places: Iterable
             raise DataError(f"{where}: one label an image here and lists of them there; expected the same in both")
         if tuning.group_by is not None:
             _check_apart(source, held, tuning.group_by, where)
-        return Parts(source, held, _notes(source, held))
+        return Parts(source, held, said + _notes(source, held))
     groups = None if tuning.group_by is None else source.groups(tuning.group_by)
     kept, chosen = hold_out(strata(labels), tuning.share, seed, groups)
     if not len(chosen) or not len(kept):
         what = f"one group of '{tuning.group_by}'" if groups is not None else f"{len(source)} images, each alone in its class"
         raise DataError(f"{source.location}: has {what}, so no part can be held back to judge by; give --validation")
-    train, held = Subset(source, kept), Subset(source, chosen)
+    train, held = source.only(kept), Subset(source, chosen)
     _check_classes(train, labels_of(train), "the training part of ")
-    return Parts(train, held, _notes(train, held))
+    return Parts(train, held, said + _notes(train, held))
 
 
 def _check_classes(source: Source, labels: Labels, part: str = "") -> None:

@@ -23,6 +23,7 @@ def synth(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that draw; default: one a core.", show_default=False)
     ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: actors of a cluster, as many as --workers.")] = "local",
     export: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,8 +51,8 @@ def synth(
             spread_table(Terminal(), *api.read_spec(spec, backend), count)
             return
         with Terminal() as terminal:
-            asked = {"count": count, "seed": seed, "backend": backend, "workers": workers, "export": export or ()}
-            made = api.synth(spec, out, **asked, watch=terminal)  # type: ignore[arg-type]
+            asked = {"count": count, "seed": seed, "backend": backend, "workers": workers, "engine": engine}
+            made = api.synth(spec, out, **asked, export=export or (), watch=terminal)  # type: ignore[arg-type]
     terminal.say(_closing(out, made))
 
 

@@ -6,7 +6,6 @@ part is written once it is back, under the name of its first sample, so that non
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from selfsight.encoders import load_encoder
 from selfsight.encoders.feature_file import Range, encoded_part
 from selfsight.encoders.features import stretches
 from selfsight.encoders.runtimes import Torch
-from selfsight.errors import ConfigError
+from selfsight.ray_cluster import joined
 
 
 class Task(NamedTuple):
@@ -63,13 +62,7 @@ def parts_on_ray(task: Task, ranges: Sequence[Range], actors: int) -> Iterator[R
 
     `ConfigError` without Ray.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError:
-        raise ConfigError("--engine ray: needs Ray; pip install 'selfsight[ray]'") from None
-    if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False)
+    ray = joined()
     ray.data.DataContext.get_current().enable_progress_bars = False
     rows = [{"start": start, "stop": stop} for start, stop in ranges]
     done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(

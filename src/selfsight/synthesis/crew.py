@@ -161,11 +161,12 @@ def _work(pipe: Connection, make: Callable[[], Callable[[Any], Any]]) -> None:
         try:
             outcome = True, do(job)
         except Exception as error:
-            outcome = False, _sendable(error)
+            outcome = False, sendable(error)
         pipe.send(outcome)
 
 
-def _sendable(error: Exception) -> Exception:
+def sendable(error: Exception) -> Exception:
+    """The error, or one that says the same where it cannot be sent to another process."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

@@ -14,9 +14,9 @@ from selfsight.synthesis.scene import Scene, Thing
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-LABELS = ("instances", "semantic", "boxes", "full_boxes", "visible", "depth", "normals", "keypoints", "camera")
+LABELS = ("instances", "semantic", "boxes", "full_boxes", "visible", "depth", "normals", "keypoints", "camera", "sequences")
 """What a backend may know: numbers of objects and of classes a pixel, boxes of what is seen and of the whole object, share of it
-that is seen; depth, normals, keypoints and camera of rendered scenes."""
+that is seen; depth, normals, keypoints and camera of rendered scenes; pictures that follow one another."""
 
 
 class Full(NamedTuple):

@@ -12,12 +12,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+import io
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +27,12 @@ from selfsight import __version__
 from selfsight.manifest import DatasetInfo, Writer
 from selfsight.runs import room_for
 from selfsight.synthesis.backends import BACKENDS, Backend, backend
-from selfsight.synthesis.crew import Crew
+from selfsight.synthesis.factors import FACTORS
 from selfsight.synthesis.frame import object_rows, sample_row, semantic
 from selfsight.synthesis.sampler import counts, sample
 from selfsight.synthesis.spec import SynthSpec, dumped
+
+Pixels: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 
 class Job(NamedTuple):
@@ -48,6 +50,29 @@ class Rows(NamedTuple):
 
     sample: dict[str, Any]
     objects: list[dict[str, Any]]
+
+
+class Drawn(NamedTuple):
+    """A picture in memory: the bytes of its files by their paths in the set's folder, and its rows."""
+
+    files: dict[str, bytes]
+    rows: Rows
+
+    def written(self, folder: Path) -> Rows:
+        """Its rows, once its files are in `folder`. They are not written by way of temporary files: a picture that a kill cut off
+        has no row, and is drawn again."""
+        for name, content in self.files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with room_for(path, len(content)):
+                path.write_bytes(content)
+        return self.rows
+
+
+class Hands(Protocol):
+    """What draws: processes of this machine, or the actors of a cluster."""
+
+    def made(self, jobs: Sequence[Job]) -> Iterator[Rows]: ...
 
 
 @dataclass(frozen=True)
@@ -74,14 +99,30 @@ class Order:
             provenance=made,
         )
 
-    def pen(self, threads: int = 0) -> Callable[[Job], Rows]:
+    def files(self) -> list[str]:
+        """Files that the spec draws from, relative to `base`."""
+        named = {*self.spec.all_assets()}
+        named |= {name for factor, of in FACTORS.items() if of.kind == "name" for name in self.spec.names(factor)}
+        return [name for name in sorted(named) if (self.base / name).is_file()]
+
+    @property
+    def lifetime(self) -> int:
+        """Pictures after which a process that draws is replaced."""
+        return BACKENDS[self.spec.backend].lifetime
+
+    def drawer(self, threads: int = 0) -> Callable[[Job], Drawn]:
         """What draws a picture in the process that asks, with so many threads; 0 leaves their number to the backend."""
         drawer = backend(self.spec.backend, self.base)
         drawer.settings, drawer.threads = self.spec.render, threads
         return partial(_draw, self, drawer)
 
+    def pen(self, threads: int = 0) -> Callable[[Job], Rows]:
+        """What draws a picture in the process that asks, and writes it."""
+        draw = self.drawer(threads)
+        return lambda job: draw(job).written(self.folder)
 
-def render(order: Order, workers: int, crew: Crew[Job, Rows] | None = None) -> Iterator[tuple[int, int]]:
+
+def render(order: Order, hands: Hands) -> Iterator[tuple[int, int]]:
     """Draw what is missing; after each picture (pictures that are there, pictures in all).
 
     The manifest is closed at the end. Whoever stops before leaves a set that is readable, and the next call goes on.
@@ -91,48 +132,39 @@ def render(order: Order, workers: int, crew: Crew[Job, Rows] | None = None) -> I
     with Writer(order.folder, order.info(), going_on=True, order=lambda key: place[key]) as writer:
         missing = [job for job in jobs if _key(job) not in writer.done]
         yield len(jobs) - len(missing), len(jobs)
-        crew = crew or _crew(order, workers)
-        for number, rows in enumerate(crew.made(missing), len(jobs) - len(missing) + 1):
+        for number, rows in enumerate(hands.made(missing), len(jobs) - len(missing) + 1):
             writer.add(*rows)
             yield number, len(jobs)
-
-
-def _crew(order: Order, workers: int) -> Crew[Job, Rows]:
-    """Workers share the cores."""
-    threads = max(1, len(os.sched_getaffinity(0)) // workers) if workers else 0
-    return Crew(partial(order.pen, threads), workers, lifetime=BACKENDS[order.spec.backend].lifetime)
 
 
 def _key(job: Job) -> str:
     return f"{job.split}/{job.number:06d}"
 
 
-def _draw(order: Order, backend: Backend, job: Job) -> Rows:
+def _draw(order: Order, backend: Backend, job: Job) -> Drawn:
     scene = sample(order.spec, order.seed, job.split, job.number)
     frame, classes = backend.draw(scene), list(order.spec.classes)
     folder = scene.split if scene.label is None else f"{scene.split}/{scene.label}"
     paths = {"path": f"{folder}/{scene.index:06d}.png"}
     paths |= {label: f"labels/{label}/{scene.key}.png" for label in ("instances", "semantic")}
-    _write(order.folder / paths["path"], frame.image)
-    _write(order.folder / paths["instances"], frame.instances)
-    _write(order.folder / paths["semantic"], semantic(scene, frame, classes))
-    for label, values in (("depth", frame.depth), ("normals", frame.normals)):
-        if values is not None:
+    pixels: dict[str, Pixels] = {"path": frame.image, "instances": frame.instances, "semantic": semantic(scene, frame, classes)}
+    files = {paths[what]: _png(values) for what, values in pixels.items()}
+    for label, there in (("depth", frame.depth), ("normals", frame.normals)):
+        if there is not None:
             paths[label] = f"labels/{label}/{scene.key}.npz"
-            _write_values(order.folder / paths[label], label, values)
+            files[paths[label]] = _npz(label, there)
     told = scene.only(backend.factors)
-    return Rows(sample_row(told, classes, paths, frame.camera), object_rows(told, frame))
+    return Drawn(files, Rows(sample_row(told, classes, paths, frame.camera), object_rows(told, frame)))
 
 
-def _write(path: Path, pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> None:
-    """Not by way of a temporary file: a picture that a kill cut off has no row, and is drawn again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with room_for(path):
-        Image.fromarray(pixels).save(path, "PNG", compress_level=1)
+def _png(pixels: Pixels) -> bytes:
+    written = io.BytesIO()
+    Image.fromarray(pixels).save(written, "PNG", compress_level=1)
+    return written.getvalue()
 
 
-def _write_values(path: Path, name: str, values: npt.NDArray[np.float32]) -> None:
+def _npz(name: str, values: npt.NDArray[np.float32]) -> bytes:
     """Normals need no more than the 11 bits of a half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with room_for(path):
-        np.savez_compressed(path, **{name: values if name == "depth" else values.astype(np.float16)})  # type: ignore[arg-type]
+    written = io.BytesIO()
+    np.savez_compressed(written, **{name: values if name == "depth" else values.astype(np.float16)})  # type: ignore[arg-type]
+    return written.getvalue()

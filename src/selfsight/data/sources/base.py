@@ -88,6 +88,10 @@ class Source(ABC):
         """`limit` samples, at most as many as there are, that stand for all."""
         return Subset(self, np.arange(limit))
 
+    def only(self, indices: Indices) -> Source:
+        """The samples at `indices`, ascending, as a source that draws them in the way of this one."""
+        return Subset(self, indices)
+
     def expect(self, indices: Indices) -> None:
         """These samples will be asked for soon; a source that is far away may begin to fetch them."""
         return

@@ -35,13 +35,14 @@ class MixtureSource(Source):
     next epoch.
     """
 
-    def __init__(self, location: str, parts: Sequence[Part]) -> None:
-        self.location = location
+    def __init__(self, location: str, parts: Sequence[Part], classes: tuple[str, ...] | None = None) -> None:
+        """`classes` are those of the parts if not given; some may have no sample."""
+        self.location, self._asked = location, classes
         self.parts = parts = [inner for part in parts for inner in _flat(part)]
         self._starts = np.cumsum([0, *(len(part.source) for part in parts)])
         self._weights = [_weight(part) for part in parts]
         self._dealing = Dealing(int(self._starts[-1]), self._weights)
-        self.classes = tuple(dict.fromkeys(name for part in parts for name in part.source.classes))
+        self.classes = classes or tuple(dict.fromkeys(name for part in parts for name in part.source.classes))
         if any(part.source.labels is None and part.source.label_sets is None for part in parts):
             self.classes = ()
         self.keys = _Keys([part.name for part in parts], [part.source.keys for part in parts], self._starts)
@@ -99,6 +100,14 @@ class MixtureSource(Source):
         some = zip(self.parts, counts.tolist(), strict=True)
         return MixtureSource(self.location, [Part(part.name, first(part.source, n), part.weight) for part, n in some if n])
 
+    def only(self, indices: Indices) -> Source:
+        """Each part keeps its share of the draws, however many of its samples are among them."""
+        ends = np.searchsorted(indices, self._starts)
+        spans = zip(self.parts, self._starts, ends, ends[1:], strict=False)
+        some = [(part, indices[start:stop] - first) for part, first, start, stop in spans if stop > start]
+        parts = [Part(part.name, part.source.only(places), part.weight) for part, places in some]
+        return MixtureSource(self.location, parts, self.classes)
+
     def _labels(self) -> npt.NDArray[np.int64] | None:
         if not self.classes:
             return None
@@ -121,7 +130,7 @@ class MixtureSource(Source):
         return {name: value for name, value in self.__dict__.items() if name not in ("keys", "labels", "label_sets", "rejected")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["location"], state["parts"])  # type: ignore[misc]
+        self.__init__(state["location"], state["parts"], state["_asked"])  # type: ignore[misc]
 
 
 class _Keys(Sequence[str]):

@@ -12,6 +12,7 @@ from typing import Any
 
 from selfsight.errors import ConfigError, InputError, nearest
 from selfsight.runs import alone, place_for_folder, remove_folder, room_for
+from selfsight.synthesis.backends import Backend
 from selfsight.synthesis.exports.base import Format
 from selfsight.synthesis.exports.coco import Coco, CocoPolygons
 from selfsight.synthesis.exports.imagefolder import ImageFolder
@@ -61,6 +62,15 @@ def check_formats(formats: Iterable[str]) -> None:
             raise ConfigError(f"--export: no format '{format}'. {nearest(format, FORMATS)}")
 
 
+def check_drawable(formats: Iterable[str], backend: type[Backend]) -> None:
+    """`ConfigError` for a format of things that the backend never draws."""
+    for format in formats:
+        needs = FORMATS[format].needs
+        if needs is not None and needs not in backend.labels:
+            can = ", ".join(name for name, each in FORMATS.items() if each.needs is None or each.needs in backend.labels)
+            raise ConfigError(f"--export {format}: needs {needs}, which the backend {backend.name} does not draw; it gives {can}")
+
+
 def _written(format: Format, folder: Path, place: Path, split: str | None) -> dict[str, Any]:
     temporary = place.with_name(f".{place.name}.writing")
     remove_folder(temporary)  # of a process that was killed meanwhile
@@ -75,4 +85,4 @@ def _written(format: Format, folder: Path, place: Path, split: str | None) -> di
     return made
 
 
-__all__ = ["FORMATS", "Format", "check_formats", "export"]
+__all__ = ["FORMATS", "Format", "check_drawable", "check_formats", "export"]

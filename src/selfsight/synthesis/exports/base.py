@@ -16,6 +16,8 @@ class Format(ABC):
     name: ClassVar[str]
     says: ClassVar[str]
     """In a line, for lists of formats."""
+    needs: ClassVar[str | None] = None
+    """What of `frame.LABELS` a set must have, which not every backend knows."""
 
     def write(self, folder: Path, out: Path, split: str | None) -> dict[str, Any]:
         """Write the set in `folder`, or one `split` of it, to `out`, which is not there yet.

@@ -24,6 +24,7 @@ class Mot(Format):
 
     name = "mot"
     says = "MOTChallenge: objects along sequences of frames"
+    needs = "sequences"
 
     def lack(self, drawn: DrawnSet) -> str | None:
         alone = next((picture for picture in drawn.pictures if None in _place(picture)), None)

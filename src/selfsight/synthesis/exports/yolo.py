@@ -67,6 +67,7 @@ class YoloPose(Yolo):
 
     name = "yolo-pose"
     says = "Ultralytics YOLO: boxes and keypoints"
+    needs = "keypoints"
 
     def lack(self, drawn: DrawnSet) -> str | None:
         if drawn.keypoint_names():
