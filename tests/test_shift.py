@@ -215,6 +215,11 @@ def test_training_that_shows_what_failed_mends_it(
         ({"data": None, "shift": blinkered.spec(shift={})}, ConfigError, "expected a factor that leaves what training shows"),
         ({"data": None, "shift": "nowhere.yaml"}, ConfigError, "nowhere.yaml: cannot be read"),
         ({"data": None, "shift": blinkered.spec(), "shift_count": 0}, ConfigError, "--shift-count"),
+        (
+            {"data": "plain", "shift": "SET"},
+            ConfigError,
+            "--tasks shift: takes no part in the verdict; plain has labels, so add knn",
+        ),
         ({"before": "nowhere"}, InputError, "nowhere: holds no results.json"),
         ({"data": "plain", "tasks": ["knn"], "before": "nowhere"}, ConfigError, "looked at by the task shift; add it to --tasks"),
         ({"before": "OUT"}, DataError, "has none of these encoders, but onnx/"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from selfsight import device as devices
-from selfsight.api.examining import COUNT, examination, opened, tasks_of
+from selfsight.api.examining import COUNT, Examination, examination, opened, tasks_of
 from selfsight.api.tolerance import tolerance
 from selfsight.api.tuned_task import FineTune
 from selfsight.api.watch import Silent, Watch
@@ -93,17 +93,13 @@ def compare(
         notes = (*notes, _LISTS)
     about = About(title or Path(source.location).stem, tuple(notes), images)
     if source.labels is None:
-        if test is not None:
-            raise DataError(f"{data}: has no labels, so --test has nothing to judge; expected a sub-folder for each class")
-        if group_by is not None:
-            raise DataError(f"{data}: has no labels, so there is nothing to split by --group-by; leave it out")
-        if asked is not None:
-            raise DataError(f"{data}: has no labels; leave it out to compare on the set of --shift alone")
+        _check_unlabelled(data, test, group_by, asked)
         source = _some(source, limit, seed)
         results = run_labelfree(plan, source, folder, machine, about, _masks(plan, source, masks, mask_limit))
     else:
         if not plan.tasks:
-            raise ConfigError(f"--tasks segmentation: takes no part in the verdict; {data} has labels, so add knn or linear")
+            named = ",".join(wanted)
+            raise ConfigError(f"--tasks {named}: takes no part in the verdict; {data} has labels, so add knn or linear")
         _check_classes(source, watch)
         refuse_seen(plan.encoders, str(data if test is None else test))
         parts = split(source, None if test is None else str(test), limit=limit, group_by=group_by, seed=seed)
@@ -119,6 +115,15 @@ def _some(source: Source, limit: int | None, seed: int) -> Source:
     if limit is not None and 0 < limit < len(source):
         return Subset(source, np.sort(np.random.default_rng(seed).permutation(len(source))[:limit]))
     return first(source, limit)
+
+
+def _check_unlabelled(data: str | Path, test: object | None, group_by: str | None, asked: Examination | None) -> None:
+    if test is not None:
+        raise DataError(f"{data}: has no labels, so --test has nothing to judge; expected a sub-folder for each class")
+    if group_by is not None:
+        raise DataError(f"{data}: has no labels, so there is nothing to split by --group-by; leave it out")
+    if asked is not None:
+        raise DataError(f"{data}: has no labels; leave it out to compare on the set of --shift alone")
 
 
 def _check_masks(plan: Plan, masks: str | Path | None, limit: int) -> None:
