@@ -1,0 +1,51 @@
+"""docs/render.md: its spec is drawn by Blender as a reader would do it, and its pictures are what comes of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from blenders import needs_blender
+from guides import DOCS, Guide, executed, typed
+from selfsight import manifest
+
+GUIDE = Guide("render")
+SHOWN = 8
+
+
+@needs_blender
+def test_blender_draws_its_spec_and_its_pictures_are_what_comes_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], one_thread: None
+) -> None:
+    """`SELFSIGHT_REDRAW=1` draws them anew."""
+    monkeypatch.chdir(tmp_path)
+    spec, _ = GUIDE.written_in("yaml")
+    (tmp_path / "suzanne.yaml").write_text(spec)
+    _, drawn = GUIDE.commands
+    assert "done: suzanne, 24 pictures" in typed(f"{drawn} --workers 1", capsys)
+    assert executed(GUIDE.python, capsys) == ["(96, 96) float32 133.3"]
+    Image.open("suzanne/sheet.png").convert("RGB").save("render.jpg", quality=80)
+    labels(Path("suzanne")).save("render_labels.png")
+    for name in ("render.jpg", "render_labels.png"):
+        if os.environ.get("SELFSIGHT_REDRAW"):
+            (DOCS / "pictures" / name).write_bytes(Path(name).read_bytes())
+        here, there = (np.asarray(Image.open(path).convert("RGB"), dtype=int) for path in (Path(name), DOCS / "pictures" / name))
+        assert here.shape == there.shape
+        assert np.abs(here - there).mean() < 4  # the denoiser is not the same on every processor
+
+
+def labels(folder: Path) -> Image.Image:
+    """Rows of colours, numbers of objects, depth and normals."""
+    columns = []
+    for row in manifest.read(folder).samples[:SHOWN]:
+        colours, numbers = (np.asarray(Image.open(folder / row[what])) for what in ("path", "instances"))
+        depth, normals = (np.load(folder / row[what])[what] for what in ("depth", "normals"))
+        near, far = depth.min(), depth[np.isfinite(depth)].max()
+        grey = np.where(np.isfinite(depth), 255 * (far - depth) / (far - near), 0).astype(np.uint8)
+        parts = [colours, (numbers > 0).astype(np.uint8) * 255, grey, ((normals.astype(float) + 1) * 127.5).astype(np.uint8)]
+        columns.append(np.vstack([part if part.ndim == 3 else np.repeat(part[..., None], 3, 2) for part in parts]))
+    return Image.fromarray(np.hstack(columns))
