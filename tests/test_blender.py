@@ -225,7 +225,7 @@ def test_a_photograph_lies_behind_as_it_is_and_surroundings_light_from_their_sid
     scene, frame = drawn(tmp_path, **BALL, factors=still)
     part = cropped(Pictures(tmp_path).image("photo.png"), scene.size, np.random.default_rng([scene.seed, 0]))
     assert np.abs(frame.image[2:-2, 2:-2] / 255 - part[2:-2, 2:-2]).max() < 0.05
-    _, other = drawn(tmp_path, **BALL, factors=still, name="other", index=1)
+    _, other = drawn(tmp_path, **BALL, factors=still, index=1)
     assert np.abs(other.image.astype(int) - frame.image).max() > 20  # another part, not the one before
     _, lit = drawn(tmp_path, **BALL, factors={"hdri": "sky.hdr", "ambient": 1, "lights": 0, "saturation": 0})
     red, blue = (lit.image[lit.instances == 1][:, k].astype(int) for k in (0, 2))

@@ -13,7 +13,8 @@ from selfsight.synthesis.backends.blender.loaded import blender
 from selfsight.synthesis.backends.blender.models import SOLIDS, SUFFIXES, Models
 from selfsight.synthesis.backends.blender.passes import rendered
 from selfsight.synthesis.backends.blender.scenery import arranged
-from selfsight.synthesis.backends.blender.stage import opened_image, stage
+from selfsight.synthesis.backends.blender.sky import opened_image
+from selfsight.synthesis.backends.blender.stage import stage
 from selfsight.synthesis.backends.pictures import Pictures
 from selfsight.synthesis.colours import GAMMA
 from selfsight.synthesis.factors import FACTORS

@@ -19,7 +19,6 @@ from selfsight.synthesis.backends.blender.loaded import blender
 from selfsight.synthesis.backends.blender.materials import (
     Surface,
     drawn_image,
-    file_image,
     give_pattern,
     kind_of,
     random_turn,
@@ -27,6 +26,7 @@ from selfsight.synthesis.backends.blender.materials import (
 )
 from selfsight.synthesis.backends.blender.models import Model
 from selfsight.synthesis.backends.blender.placing import SENSOR, Eye, Pose, lamp_direction
+from selfsight.synthesis.backends.blender.sky import Sky, opened_image
 from selfsight.synthesis.backends.pictures import Pictures, cropped
 from selfsight.synthesis.colours import GAMMA, ground_colour, lamp_colour, thing_colour
 from selfsight.synthesis.scene import Scene, Thing
@@ -72,7 +72,7 @@ class Stage:
         self.ground = self._add("ground", _plane(bpy))
         self.grounds: dict[str, Surface] = {}
         self.lamps = [self._add(f"lamp {k}", bpy.data.lights.new(f"lamp {k}", "SUN")) for k in range(_LAMPS)]
-        self.sky = _Sky(bpy)
+        self.sky = Sky(bpy)
         self.scene.world = self.sky.world
         self.bodies: list[_Body] = []
 
@@ -213,72 +213,6 @@ class _Body:
         return surface
 
 
-class _Sky:
-    """What the camera sees above the ground, and where the light comes from that casts no shadow."""
-
-    def __init__(self, bpy: Any) -> None:
-        self.world = bpy.data.worlds.new("sky")
-        self.world.use_nodes = True
-        tree = self.world.node_tree
-        add, link = tree.nodes.new, tree.links.new
-        self.light, self.seen, mix = tree.nodes["Background"], add("ShaderNodeBackground"), add("ShaderNodeMixShader")
-        self.panorama, self.photograph, place = (
-            add("ShaderNodeTexEnvironment"),
-            add("ShaderNodeTexImage"),
-            add("ShaderNodeTexCoord"),
-        )
-        link(place.outputs["Window"], self.photograph.inputs["Vector"])
-        link(add("ShaderNodeLightPath").outputs["Is Camera Ray"], mix.inputs["Fac"])
-        link(self.light.outputs[0], mix.inputs[1])
-        link(self.seen.outputs[0], mix.inputs[2])
-        link(mix.outputs[0], tree.nodes["World Output"].inputs["Surface"])
-        self.tree = tree
-
-    def set(self, scene: Scene, base: Path, photograph: Any | None) -> None:
-        name, strength = scene.word("hdri"), scene.number("ambient") * scene.number("light")
-        panorama = None if name == "none" else opened_image(name, base)
-        self.panorama.image, self.photograph.image = panorama, photograph
-        self._colour(self.light, self.panorama if panorama else None, (1.0, 1.0, 1.0, 1.0))
-        flat = np.power(ground_colour(scene), GAMMA).tolist()
-        self._colour(self.seen, self.photograph if photograph else self.panorama if panorama else None, (*flat, 1.0))
-        if panorama:
-            strength /= _mean(panorama)
-        self.light.inputs["Strength"].default_value = strength
-        self.seen.inputs["Strength"].default_value = strength if panorama and not photograph else scene.number("light")
-
-    def _colour(self, of: Any, image: Any | None, colour: Any) -> None:
-        socket = of.inputs["Color"]
-        for link in list(socket.links):
-            self.tree.links.remove(link)
-        if image is not None:
-            self.tree.links.new(image.outputs["Color"], socket)
-        else:
-            socket.default_value = colour
-
-
-def opened_image(name: str, base: Path) -> Any:
-    """`DataError` where Blender cannot read it."""
-    image = file_image(str((base / name).absolute()))
-    if image is None:
-        raise DataError(f"{base / name}: cannot be read as an image")
-    return image
-
-
-_means: dict[str, float] = {}
-
-
-def _mean(image: Any) -> float:
-    """Of a panorama, each row with the share of the sphere that it covers."""
-    if image.filepath not in _means:
-        width, height = image.size
-        pixels = np.empty(width * height * 4, dtype=np.float32)
-        image.pixels.foreach_get(pixels)
-        rows = pixels.reshape(height, width, 4)[..., :3].mean((1, 2), dtype=np.float64)
-        weight = np.sin(math.pi * (np.arange(height) + 0.5) / height)
-        _means[image.filepath] = max(1e-6, float((rows * weight).sum() / weight.sum()))
-    return _means[image.filepath]
-
-
 def _plane(bpy: Any) -> Any:
     mesh, half = bpy.data.meshes.new("ground"), _GROUND / 2
     mesh.from_pydata([(-half, -half, 0), (half, -half, 0), (half, half, 0), (-half, half, 0)], [], [(0, 1, 2, 3)])
@@ -292,6 +226,7 @@ def _matrix(values: Any) -> Any:
     return Matrix(values.tolist())
 
 
+@cache
 def _gpus(asked: str) -> bool:
     """Whether Cycles can use one; all that there are are switched on. `DataError` where one was asked for and there is none."""
     preferences = blender().context.preferences.addons["cycles"].preferences
