@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import psutil
@@ -71,7 +72,9 @@ def test_divided_blocks_are_computed_again_in_the_backward_pass(found: tuple[dic
 
 def test_divided_blocks_in_half_precision_train_as_whole_ones(found: tuple[dict[str, Any], dict[str, Any]]) -> None:
     whole, divided = found[1]["half"], found[1]["half divided"]
-    assert divided == pytest.approx(whole, abs=0.05)  # halves have three digits, and steps carry on what they round
+    # Halves have three digits. What they round is carried on by each step, on some processors by more than on others.
+    assert divided[:10] == pytest.approx(whole[:10], abs=0.01)
+    assert fmean(divided[10:]) == pytest.approx(fmean(whole[10:]), abs=0.02)
     assert divided != whole
     assert whole != found[1]["curves"]["dino"]
 

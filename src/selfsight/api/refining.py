@@ -60,7 +60,6 @@ def _asked(encoder: str, each: Failure) -> Refinement:
 def _check_place(spec: SynthSpec, base: Path, out: Path) -> None:
     if out.exists():
         raise InputError(f"--out {out}: is there already; give another name")
-    names = sorted({*spec.all_assets(), *(name for factor in ("texture", "background", "hdri") for name in spec.names(factor))})
-    files = [name for name in names if (base / name).exists()]
+    files = [name for name in spec.named() if name and (base / name).exists()]
     if files and out.absolute().parent != base:
         raise ConfigError(f"--out {out}: the spec names files relative to its folder, such as {files[0]}; write it to {base}")

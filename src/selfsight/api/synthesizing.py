@@ -150,19 +150,19 @@ def _drawn_of(order: Order) -> int:
         if folder.is_dir() and any(folder.iterdir()):
             raise InputError(f"--out {folder}: holds files that are not of a drawn set; give another folder")
         return 0
-    content = manifest.read(folder)
+    info = manifest.read_info(folder)
     for key, value in order.info().provenance.items():
-        before = content.info.provenance.get(key)
+        before = info.provenance.get(key)
         grows = key == "count" and isinstance(before, int) and before < value
         if before != value and not grows:
             told = "another spec" if key == "spec" else f"{key} {before}, not {value}"
             raise InputError(f"--out {folder}: was drawn with {told}; remove it to draw it anew, or give another --out")
-    return len(content.samples)
+    return len(manifest.read_samples(folder))
 
 
 def _finished(order: Order) -> bool:
     folder = order.folder
-    if not (folder / FACTOR_SHEET).is_file() or manifest.read(folder).info.provenance["count"] != order.count:
+    if not (folder / FACTOR_SHEET).is_file() or manifest.read_info(folder).provenance["count"] != order.count:
         return False
     closed = all((folder / f"{table}.parquet").is_file() for table in ("samples", "objects"))
     return closed and not any(folder.glob("*.jsonl"))

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from selfsight.reporting import words
 from selfsight.reporting.palette import BAND, GRID, INK, MUTED, UNKNOWN, encoder_colours
-from selfsight.results import Comparison, MaskScore, Results, Score, Verdict
+from selfsight.results import Comparison, MaskScore, Results, Score, ShiftGap, Verdict
 
 Valued = Score | MaskScore
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -121,22 +121,29 @@ def differences_plot(results: Results) -> go.Figure | None:
     rows = verdict_pairs(results, verdict) if verdict else []
     if verdict is None or not rows:
         return None
+    labels = [f"{inert(words.task_name(c.task))} {inert(words.metric_name(c.metric))}" for c in rows]
     colour = encoder_colours(results).get(verdict.challenger, UNKNOWN)
+    return dots_about_zero(rows, labels, "points, challenger minus incumbent", colour, verdict.margin)
+
+
+def dots_about_zero(
+    rows: Sequence[Comparison | ShiftGap], labels: Sequence[str], title: str, colour: str, margin: float = 0.0
+) -> go.Figure:
+    """Differences with their intervals, one a line, beside a line at zero; a `margin` around it is shaded."""
     fig = figure(86 + 34 * len(rows))
-    if verdict.margin > 0:
-        fig.add_vrect(x0=-verdict.margin, x1=verdict.margin, fillcolor=BAND, line_width=0, layer="below")
+    if margin > 0:
+        fig.add_vrect(x0=-margin, x1=margin, fillcolor=BAND, line_width=0, layer="below")
     fig.add_vline(x=0, line={"color": MUTED, "width": 1})
-    values = [c.difference for c in rows]
+    values = [row.difference for row in rows]
     fig.add_scatter(
         x=values, y=list(range(len(rows))), mode="markers",
         marker={"size": 10, "color": colour, "line": {"width": 1, "color": "white"}},
-        error_x=bars(values, [c.low for c in rows], [c.high for c in rows], colour),
-        text=[f"{words.signed(c.difference)} ({words.signed(c.low)} to {words.signed(c.high)})" for c in rows],
+        error_x=bars(values, [row.low for row in rows], [row.high for row in rows], colour),
+        text=[f"{words.signed(r.difference)} ({words.signed(r.low)} to {words.signed(r.high)})" for r in rows],
         hovertemplate="%{text}<extra></extra>",
     )  # fmt: skip
-    labels = [f"{inert(words.task_name(c.task))} {inert(words.metric_name(c.metric))}" for c in rows]
     fig.update_yaxes(tickvals=list(range(len(rows))), ticktext=labels, range=[len(rows) - 0.5, -0.5], showgrid=False, ticks="")
-    fig.update_xaxes(title_text="points, challenger minus incumbent", nticks=7)
+    fig.update_xaxes(title_text=title, nticks=7)
     return fig
 
 

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import plotly.graph_objects as go
 
-from selfsight.reporting import words
-from selfsight.reporting.figures import banded_dots, bars, figure, inert, short
-from selfsight.reporting.palette import BAND, MUTED, UNKNOWN, encoder_colours
+from selfsight.reporting.figures import banded_dots, bars, dots_about_zero, figure, inert, short
+from selfsight.reporting.palette import BAND, UNKNOWN, encoder_colours
 from selfsight.reporting.shifts import CLEAN, Names, condition_name, main_gaps
 from selfsight.results import Results, Score, Shift, ShiftFactor, SliceScore
 
@@ -36,21 +35,9 @@ def gaps_plot(results: Results) -> go.Figure | None:
     rows = main_gaps(results)
     if not rows or results.verdict is None:
         return None
-    colour = encoder_colours(results).get(results.verdict.challenger, UNKNOWN)
-    fig = figure(86 + 34 * len(rows))
-    fig.add_vline(x=0, line={"color": MUTED, "width": 1})
-    values = [gap.difference for gap in rows]
-    fig.add_scatter(
-        x=values, y=list(range(len(rows))), mode="markers",
-        marker={"size": 10, "color": colour, "line": {"width": 1, "color": "white"}},
-        error_x=bars(values, [gap.low for gap in rows], [gap.high for gap in rows], colour),
-        text=[f"{words.signed(g.difference)} ({words.signed(g.low)} to {words.signed(g.high)})" for g in rows],
-        hovertemplate="%{text}<extra></extra>",
-    )  # fmt: skip
     labels = [inert(condition_name(gap.condition)) for gap in rows]
-    fig.update_yaxes(tickvals=list(range(len(rows))), ticktext=labels, range=[len(rows) - 0.5, -0.5], showgrid=False, ticks="")
-    fig.update_xaxes(title_text="points: what the challenger loses more (left) or less (right)", nticks=7)
-    return fig
+    colour = encoder_colours(results).get(results.verdict.challenger, UNKNOWN)
+    return dots_about_zero(rows, labels, "points: what the challenger loses more (left) or less (right)", colour)
 
 
 def factor_plots(results: Results, found: Shift, names: Names) -> Iterator[tuple[str, go.Figure]]:

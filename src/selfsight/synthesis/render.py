@@ -27,7 +27,6 @@ from selfsight import __version__
 from selfsight.manifest import DatasetInfo, Writer
 from selfsight.runs import room_for
 from selfsight.synthesis.backends import BACKENDS, Backend, backend
-from selfsight.synthesis.factors import FACTORS
 from selfsight.synthesis.frame import object_rows, sample_row, semantic
 from selfsight.synthesis.sampler import counts, sample
 from selfsight.synthesis.spec import SynthSpec, dumped
@@ -101,9 +100,7 @@ class Order:
 
     def files(self) -> list[str]:
         """Files that the spec draws from, relative to `base`."""
-        named = {*self.spec.all_assets()}
-        named |= {name for factor, of in FACTORS.items() if of.kind == "name" for name in self.spec.names(factor)}
-        return [name for name in sorted(named) if (self.base / name).is_file()]
+        return [name for name in self.spec.named() if (self.base / name).is_file()]
 
     @property
     def lifetime(self) -> int:

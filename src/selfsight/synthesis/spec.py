@@ -177,6 +177,11 @@ class SynthSpec(Settings):
             if isinstance(way, Spread):
                 yield from map(str, way.span())
 
+    def named(self) -> list[str]:
+        """Every asset and every value of a factor of names: what may be a file."""
+        factors = (factor for factor, known in FACTORS.items() if known.kind == "name")
+        return sorted({*self.all_assets(), *(name for factor in factors for name in self.names(factor))})
+
     def varied(self) -> dict[str, list[Any]]:
         """Factors that are not always the same in training, with their range there, [low, high] or values."""
         found: dict[str, list[Any]] = {}
@@ -195,6 +200,8 @@ def dumped(spec: SynthSpec) -> dict[str, Any]:
     """The spec as plain values, which `build` reads back."""
     values = spec.model_dump(mode="json", exclude={"shift"})
     # What is not there leaves no trace, so that sets stay the same sets under versions that know more.
+    if spec.render == RenderSettings():
+        del values["render"]
     for place in (values, *values["classes"].values()):
         for name in ("training", "refined"):
             if not place.get(name, True):
