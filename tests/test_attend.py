@@ -226,7 +226,7 @@ def test_another_image_of_the_same_name_is_refused(image: Path, tmp_path: Path) 
 
 def test_bad_images_are_listed_and_too_many_of_them_stop_the_work(photos: Path, tmp_path: Path) -> None:
     shutil.copytree(photos, tmp_path / "photos")
-    spoilt = next((tmp_path / "photos").rglob("*.png"))
+    spoilt = min((tmp_path / "photos").rglob("*.png"))
     spoilt.write_bytes(b"no image")
     with pytest.raises(TooManyBadError, match=r"1 of 6 images cannot be read \(16.7 %\).*listed in .*bad_images.jsonl"):
         selfsight.attend(VIT, tmp_path / "photos", tmp_path / "out", maps="norm")
