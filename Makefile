@@ -6,6 +6,8 @@ VENV ?= .venv
 # Blender's module holds NumPy below 2, so it has an environment of its own, which takes the rest from the first.
 BLENDER ?= .venv-blender
 BIN := $(VENV)/bin
+# Test files that are run at the same time, each on one core.
+AT_ONCE ?= 2
 # Folder of your own images for `make demo DATA=path/to/images`; empty: images drawn on the spot.
 DATA ?=
 # Where the demo puts what it makes.
@@ -22,7 +24,7 @@ demo: $(VENV)/.installed
 	$(BIN)/selfsight demo $(if $(DATA),"$(DATA)") --out "$(OUT)"
 
 test: lint $(BLENDER)/.installed
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(AT_ONCE) --dist loadfile --no-loadscope-reorder
 	SELFSIGHT_REQUIRE_BLENDER=$$($(BIN)/python -c 'import sys; print(int(sys.version_info[:2] in ((3, 11), (3, 13))))') \
 		$(BLENDER)/bin/python -m pytest -k blender tests/test_backends.py tests/test_blender.py tests/test_render_guide.py
 

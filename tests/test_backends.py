@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,22 @@ def test_a_factor_changes_the_picture_and_only_those_that_move_change_masks(name
     here, there = (drawer(name, tmp_path).draw(scene) for scene in scenes)
     assert np.abs(here.image.astype(int) - there.image.astype(int)).max() >= 8
     assert np.array_equal(here.instances, there.instances) == (factor not in MOVING)
+
+
+def test_what_moves_along_a_sequence_is_the_same_thing_elsewhere(name: str, tmp_path: Path) -> None:
+    """Eight pixels a picture, across a plain ground in even light: it keeps its colours and its outline."""
+    factors = {"size": 0.3, "x": 0.25, "texture": "dots", "background": "plain", "distractors": 0, "ambient": 1, "noise": 0}
+    sequence = {"frames": 4, "motion": {"x": 0.125}}
+    frames = [drawer(name, tmp_path).draw(scene_of(name, tmp_path, k, factors=factors, sequence=sequence)) for k in range(4)]
+    for here, there in pairwise(frames):
+        assert there.full[0].box[0] - here.full[0].box[0] == pytest.approx(8, abs=1)
+        assert np.mean(np.roll(here.instances, 8, 1) != there.instances) < 0.02
+        colours = [frame.image[frame.instances > 0].mean(0) for frame in (here, there)]
+        assert np.abs(colours[0] - colours[1]).max() < 8
+    noisy = [scene_of(name, tmp_path, k, factors=factors | {"noise": 0.05}, sequence={"frames": 2}) for k in range(2)]
+    first, second = (drawer(name, tmp_path).draw(scene) for scene in noisy)
+    assert np.array_equal(first.instances, second.instances)
+    assert 8 < np.abs(first.image.astype(int) - second.image).std() < 30  # its noise alone is another
 
 
 @pytest.mark.parametrize("kind", ["asset", "texture", "background"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -174,11 +175,12 @@ def test_who_stops_it_while_it_indexes_can_go_on(
             time.sleep(0.005)
         os.kill(os.getpid(), signal.SIGINT)
 
+    monkeypatch.setattr(sys, "argv", ["selfsight", "explore", VIT, str(data)])
     waiting = threading.Thread(target=stop)
     waiting.start()
     with pytest.raises(SystemExit) as left:
         main(["explore", VIT, str(data)])
     waiting.join()
     assert left.value.code == 130
-    assert "stopped by SIGINT; what was indexed is kept: go on with: selfsight " in capsys.readouterr().err
+    assert "stopped by SIGINT; what was indexed is kept: go on with: selfsight explore " in capsys.readouterr().err
     assert 2 <= len(list(tmp_path.rglob("part-*.safetensors"))) < 38

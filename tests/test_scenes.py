@@ -48,6 +48,10 @@ def spec(**changes: Any) -> SynthSpec:
     return checked(SynthSpec.model_validate(CUES | changes), "cues.yaml")
 
 
+def moving(**motion: Any) -> dict[str, Any]:
+    return {"frames": 5, "motion": motion}
+
+
 def told(tmp_path: Path, **changes: Any) -> str:
     """The one line that a wrong spec ends in."""
     (tmp_path / "cues.yaml").write_text(yaml.safe_dump(CUES | changes))
@@ -185,6 +189,19 @@ def test_a_shift_leaves_a_range_where_any_of_its_values_does() -> None:
         ({"splits": {"train": 1, "test": 1, "te/st": 1}}, "expected a name of letters, digits, - and _, got 'te/st'"),
         ({"shift": {"light": {"../up": 3}}}, "expected a name of letters, digits, - and _, got '../up'"),
         ({"splits": {"train": 1}}, "expected 'test', of which the scenes of a shift are copies"),
+        ({"sequence": {"frames": 1}}, "cues.yaml: 'sequence.frames': "),
+        ({"sequence": {"motion": {"x": 0.1}}}, "cues.yaml: 'sequence.frames': "),
+        (
+            {"sequence": moving(rotatoin=3)},
+            "cues.yaml: sequence.motion.rotatoin: there is no such factor. Did you mean 'rotation'",
+        ),
+        ({"sequence": moving(count=1)}, "cues.yaml: sequence.motion.count: expected a factor of numbers, which can grow"),
+        (
+            {"sequence": moving(x="left")},
+            "cues.yaml: sequence.motion.x: expected numbers by which x grows from picture to picture",
+        ),
+        ({"sequence": moving(x=0.1), "factors": {"drop": 1}}, "cues.yaml: sequence.motion.x: what drops lies where it fell"),
+        ({"sequence": moving(x=0.1), "shift": {"drop": 1}}, "cues.yaml: sequence.motion.x: what drops lies where it fell"),
     ],
 )
 def test_a_wrong_spec_is_one_line(tmp_path: Path, changes: dict[str, Any], line: str) -> None:
@@ -253,6 +270,53 @@ def test_a_shift_is_the_test_split_but_for_one_factor(split: str) -> None:
         assert list(here) == list(there)
         changed = {name.split()[-1] for name in here if here[name] != there[name]}
         assert changed == {factor}
+
+
+MOTION = {"x": {"uniform": [-0.1, 0.1]}, "rotation": 7, "camera_azimuth": 30, "light": {"uniform": [0.1, 0.2]}}
+
+
+@pytest.mark.parametrize("split", ["train", "test", "shift.light", "shift.texture", "shift.asset.new"])
+def test_the_pictures_of_a_sequence_are_one_scene_that_moves_evenly(split: str) -> None:
+    still, moved = spec(), spec(sequence=moving(**MOTION))
+    for turn in range(6):
+        here = flat(sample(still, 2, split, turn))
+        there = [flat(sample(moved, 2, split, 5 * turn + moment)) for moment in range(5)]
+        assert there[0] == here
+        steps = {name: there[1][name] - here[name] for name in here if name.split()[-1] in MOTION}
+        assert {name: step for name, step in steps.items() if name.endswith("rotation")} == pytest.approx(
+            {name: 7 for name in steps if name.endswith("rotation")}
+        )
+        assert len({step for name, step in steps.items() if name.endswith(" x")}) == sum(name.endswith(" x") for name in steps)
+        assert all(abs(step) <= 0.1 for name, step in steps.items() if name.endswith(" x"))
+        for moment, scene in enumerate(there):
+            for name, value in scene.items():
+                known = FACTORS.get(name.split()[-1])
+                still_so = known.within(here[name] + moment * steps[name]) if name in steps and known else here[name]
+                assert value == (pytest.approx(still_so) if name in steps else still_so)
+
+
+def test_sequences_are_numbered_and_whole() -> None:
+    one = spec(sequence=moving(x=0.01), splits={"train": 1, "test": 0.3})
+    assert counts(one, 12) == {"train": 15, "test": 5, **dict.fromkeys(one.shifts(), 5)}
+    scenes = [sample(one, 0, "train", index) for index in range(15)]
+    assert [(scene.sequence, scene.frame) for scene in scenes[3:7]] == [
+        (f"{k:06d}", m) for k, m in ((0, 3), (0, 4), (1, 0), (1, 1))
+    ]
+    assert [scene.label for scene in scenes] == ["bolt"] * 5 + ["nut"] * 5 + ["bolt"] * 5
+    assert len({scene.seed for scene in scenes}) == 3
+    assert sample(spec(), 0, "train", 0).sequence is None
+
+
+def test_what_moves_stays_within_what_is_possible_and_has_its_range() -> None:
+    one = spec(sequence=moving(x={"uniform": [-0.5, -0.4]}, saturation=0.05, camera_azimuth=100))
+    last = sample(one, 0, "train", 4)
+    assert {thing.factors["x"] for thing in last.objects} == {-0.5} and last.factors["camera_azimuth"] == 360
+    varied = one.varied()
+    assert (varied["x"], varied["camera_azimuth"]) == ([-0.5, 0.65], [0.0, 360])
+    assert varied["saturation"] == pytest.approx([0.5, 0.7])
+    assert ("x, a picture", "-0.5 to -0.4", "") in list(described(one))
+    assert SynthSpec.model_validate(yaml.safe_load(written(one))) == one
+    assert "sequence" not in written(spec())
 
 
 def test_splits_seeds_and_numbers_share_nothing() -> None:

@@ -27,9 +27,9 @@ def test_its_commands_and_its_python_run(
     for number, colour in enumerate([(170, 170, 180), (120, 110, 90)]):
         cutout(tmp_path / "cutouts" / "bolt" / f"{number}.png", colour=colour)
     pictures.folder(tmp_path / "photos", 6, labelled=False)
-    [spec] = GUIDE.written_in("yaml")
-    (tmp_path / "parts.yaml").write_text(spec)
-    template, dry, shapes, parts, compared, exported = GUIDE.commands
+    for name, spec in zip(("parts.yaml", "line.yaml"), GUIDE.written_in("yaml"), strict=True):
+        (tmp_path / name).write_text(spec)
+    template, dry, shapes, parts, compared, line, exported = GUIDE.commands
     (tmp_path / "shapes.yaml").write_text(typed(template.removesuffix(" > shapes.yaml"), capsys))
     assert "shift.light 15" in typed(f"{dry} --count 60", capsys)
     assert "train 60, test 15, shift.size.small 15" in typed(shapes, capsys)
@@ -38,6 +38,8 @@ def test_its_commands_and_its_python_run(
     assert printed[0].startswith("90 pictures, ") and printed[0].endswith(" more than half hidden")
     assert printed[1:] == ["(96, 96)", "{'train': 20, 'test': 5, 'shift.rotation': 5}"]
     typed(compared, capsys)
+    assert "train 16, test 8" in typed(line, capsys)
+    assert (tmp_path / "line-mot/train/000001/seqinfo.ini").is_file()
     assert "all done before" in typed(exported, capsys)
     assert (tmp_path / "parts-coco" / "annotations" / "instances_shift.hue.json").is_file()
     assert (tmp_path / "parts-yolo-segments" / "data.yaml").is_file()

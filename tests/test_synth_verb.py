@@ -323,10 +323,40 @@ def test_a_disk_that_may_be_too_small_is_said_before_the_first_picture(spec: Pat
     assert taken < bytes_of(noisy, 12) < 10 * taken
 
 
+def test_sequences_are_drawn_in_whole_and_exported_with_the_numbers_of_their_objects(spec: Path, tmp_path: Path) -> None:
+    motion = {"x": {"uniform": [0.04, 0.08]}, "rotation": 5}
+    spec.write_text(yaml.safe_dump(SPEC | {"sequence": {"frames": 3, "motion": motion}}))
+    made = selfsight.synth(spec, tmp_path / "set", count=8, workers=2, export=["mot"])
+    assert made["splits"] == {"train": 9, "test": 6, "shift.light": 6}
+    content = manifest.read(tmp_path / "set")
+    rows = [row for row in content.samples if row["split"] == "test"]
+    assert [(row["sequence"], row["frame"], row["group"]) for row in rows][2:4] == [
+        ("000000", 2, "test/000000"),
+        ("000001", 0, "test/000001"),
+    ]
+    boxes = {(each["sample"], each["object"]): each for each in content.objects}
+    for name in ("000000", "000001"):
+        folder = tmp_path / "set-mot" / "test" / name
+        assert len(list((folder / "img1").iterdir())) == 3
+        lines = [list(map(float, line.split(","))) for line in (folder / "gt/gt.txt").read_text().splitlines()]
+        assert {line[0] for line in lines} == {1, 2, 3}
+        for frame, number, left, top, width, height, *_ in lines:
+            there = boxes[f"test/{3 * int(name) + int(frame) - 1:06d}", int(number)]
+            assert [left - 1, top - 1, width, height] == [there[f"full_{side}"] for side in "xywh"]
+        ways = {number: [line[2] + line[4] / 2 for line in lines if line[1] == number] for number in {line[1] for line in lines}}
+        assert all(1 < step < 5 for way in ways.values() for step in np.diff(way))
+    grown = selfsight.synth(spec, tmp_path / "more", count=5, workers=0)
+    assert grown["splits"]["train"] == 6
+    selfsight.synth(spec, tmp_path / "more", count=8, workers=0)
+    assert digest(tmp_path / "more" / "train") == digest(tmp_path / "set" / "train")
+
+
 @pytest.mark.parametrize("format", ["mot", "yolo-pose"])
 def test_a_format_of_what_is_never_drawn_is_refused_before_drawing(spec: Path, tmp_path: Path, format: str) -> None:
-    told = f"--export {format}: needs (sequences|keypoints), which the backend composite does not draw; it gives coco, "
-    with pytest.raises(ConfigError, match=told):
+    told = (
+        f"--export {format}: needs (sequences, which a spec draws that has 'sequence'|keypoints, which composite does not draw); "
+    )
+    with pytest.raises(ConfigError, match=told + "this one gives coco, "):
         selfsight.synth(spec, tmp_path / "set", count=4, workers=0, export=["coco", format])
     assert not (tmp_path / "set").exists()
 

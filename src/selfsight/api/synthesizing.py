@@ -15,7 +15,6 @@ from selfsight.errors import ConfigError, InputError, Interrupted
 from selfsight.ray_cluster import check_engine
 from selfsight.runs import alone, place_for_folder, write_atomic
 from selfsight.ssl.signals import Asked, Stop
-from selfsight.synthesis.backends import BACKENDS
 from selfsight.synthesis.backends import backend as open_backend
 from selfsight.synthesis.crew import Crew
 from selfsight.synthesis.exports import check_drawable, check_formats
@@ -66,7 +65,7 @@ def synth(
     check_formats(export)
     check_engine(engine)
     order = _order(spec, out, count, seed, backend)
-    check_drawable(export, BACKENDS[order.spec.backend])
+    check_drawable(export, order.spec)
     with alone(order.folder):
         drawn = _drawn_of(order)
         check_room(order.spec, order.count, order.folder, drawn)

@@ -66,7 +66,7 @@ def _listed(spec: Spec, given: str) -> tuple[bool, Sequence[str]]:
         if "," not in given and Path(given).is_file():
             return True, Path(given).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{spec.text}: '{given[:80]}' is no text file of class names ({error})") from None
+        raise WeightsError(f"{spec.text}: '{given}' is no text file of class names ({error})") from None
     return False, spec.names("classes")
 
 

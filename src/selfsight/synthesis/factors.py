@@ -30,6 +30,10 @@ class Factor:
         """The value as its kind has it, so that a column of a table is of one type."""
         return {"number": float, "whole": int, "name": str}[self.kind](value)
 
+    def within(self, value: float) -> float:
+        """The nearest number that is possible."""
+        return max(self.low if self.low is not None else value, min(self.high if self.high is not None else value, value))
+
 
 def _number(of: Literal["picture", "object"], low: float, high: float, usual: Spread | float, says: str) -> Factor:
     return Factor(of, says, usual if isinstance(usual, Spread) else Constant(value=usual), low, high)

@@ -38,6 +38,7 @@ def resolved(spec: SynthSpec, backend: Backend, where: str) -> SynthSpec:
 
 def _check_factors(spec: SynthSpec, backend: Backend, where: str) -> None:
     named = [("factors", list(spec.factors)), ("training", list(spec.training)), ("shift", list(spec.shift))]
+    named += [("sequence.motion", list(spec.motion))]
     for name, given in spec.classes.items():
         named += [(f"classes.{name}.factors", list(given.factors)), (f"classes.{name}.training", list(given.training))]
     for group, factors in named:

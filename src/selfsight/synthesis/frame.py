@@ -79,7 +79,9 @@ def sample_row(scene: Scene, classes: Sequence[str], paths: Mapping[str, str], c
     width, height = scene.size
     row: dict[str, Any] = {"key": scene.key, **paths, "split": scene.split, "index": scene.index}
     row["label"] = None if scene.label is None else classes.index(scene.label)
-    row |= {"width": width, "height": height, "group": scene.key}
+    row |= {"width": width, "height": height, "group": f"{scene.split}/{scene.sequence}" if scene.sequence else scene.key}
+    if scene.sequence:
+        row |= {"sequence": scene.sequence, "frame": scene.frame}
     if camera is not None:
         row["camera"] = {"intrinsics": camera.intrinsics.ravel().tolist(), "pose": camera.pose.ravel().tolist()}
     first = scene.objects[0] if scene.objects else None

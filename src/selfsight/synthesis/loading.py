@@ -31,6 +31,8 @@ def checked(spec: SynthSpec, where: str) -> SynthSpec:
             _check_factor(factor, given, at)
             if FACTORS[factor].of == "picture":
                 raise ConfigError(f"{at}: is a factor of the whole picture; give it in 'factors'")
+    for factor, step in spec.motion.items():
+        _check_motion(spec, factor, step, f"{where}: sequence.motion.{factor}")
     for split, (factor, there) in spec.shifts().items():
         if factor == "asset":
             _check_assets(spec, there, f"{where}: {split.replace('shift.asset', 'shift_assets')}")
@@ -49,6 +51,18 @@ def _check_factor(factor: str, given: Spread, at: str) -> None:
         for value in part.span():
             if not _possible(known, value, part.discrete or isinstance(part, Integers)):
                 raise ConfigError(f"{at}: expected {_wanted(known)}, got {shown(value)}; {factor}: {known.says}")
+
+
+def _check_motion(spec: SynthSpec, factor: str, step: Spread, at: str) -> None:
+    if factor not in FACTORS:
+        raise ConfigError(f"{at}: there is no such factor. {nearest(factor, FACTORS)}")
+    if FACTORS[factor].kind != "number":
+        raise ConfigError(f"{at}: expected a factor of numbers, which can grow by a little, such as x or rotation")
+    if any(isinstance(value, str) for value in step.span()):
+        raise ConfigError(f"{at}: expected numbers by which {factor} grows from picture to picture, got {step.text()}")
+    drops = [spec.ways("drop"), spec.in_training("drop"), [there for of, there in spec.shifts().values() if of == "drop"]]
+    if FACTORS[factor].of == "object" and any(way.span() != [0] for ways in drops for way in ways):
+        raise ConfigError(f"{at}: what drops lies where it fell; move the camera or the light, or leave 'drop' at 0")
 
 
 def _wanted(factor: Factor) -> str:

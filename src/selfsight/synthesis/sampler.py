@@ -4,6 +4,8 @@ Every factor is drawn from a number of its own, which depends on the seed, the s
 object and the name of the factor, and on nothing else: neither on workers nor on what was drawn before. A split `shift.FACTOR`
 draws from the numbers of `test`. So its picture number 7 is that of `test` number 7 with one factor changed, and the two are a
 pair.
+
+In a sequence this holds for scenes: its pictures are of one scene, in which what moves has moved a step further in each.
 """
 
 from __future__ import annotations
@@ -29,9 +31,10 @@ class _Sampler:
     def __init__(self, spec: SynthSpec, seed: int, split: str, index: int) -> None:
         self.spec, self.split, self.index = spec, split, index
         self.shifted, self.there = spec.shifts().get(split, ("", None))
-        self.stream = f"{seed}/{PAIRED if self.shifted else split}/{index}"
+        self.turn, self.moment = divmod(index, spec.frames)
+        self.stream = f"{seed}/{PAIRED if self.shifted else split}/{self.turn}"
         self.classes = list(spec.classes)
-        self.main = self.classes[index % len(self.classes)]
+        self.main = self.classes[self.turn % len(self.classes)]
 
     def scene(self) -> Scene:
         factors = {name: self._drawn(name, None, "") for name in _OF["picture"]}
@@ -47,6 +50,8 @@ class _Sampler:
             factors=factors,
             things=(*occluders, *objects, *distractors),
             seed=self._seed("scene"),
+            sequence=f"{self.turn:06d}" if self.spec.sequence else None,
+            frame=self.moment,
         )
 
     def _object(self, number: int) -> Thing:
@@ -83,7 +88,11 @@ class _Sampler:
     def _drawn(self, factor: str, name: str | None, who: str) -> Value:
         shifted = factor == self.shifted and (FACTORS[factor].of == "picture" or name is not None)
         way = self._shift(factor, name) if shifted else self.spec.of(factor, name, self.split)
-        return FACTORS[factor].cast(way.draw(self._u(f"{who}/{factor}")))
+        value = FACTORS[factor].cast(way.draw(self._u(f"{who}/{factor}")))
+        if factor not in self.spec.motion:
+            return value
+        step = self.spec.motion[factor].draw(self._u(f"{who}/motion/{factor}"))
+        return FACTORS[factor].within(float(value) + self.moment * float(step))
 
     def _shift(self, factor: str, name: str | None) -> Spread:
         if self.there != OTHERS:
@@ -123,6 +132,6 @@ def pair(spec: SynthSpec, split: str) -> str | None:
 
 
 def counts(spec: SynthSpec, count: int) -> Mapping[str, int]:
-    """Pictures of each split where `count` are asked for; one at least, and a shift has as many as its pair."""
-    number = {split: max(1, round(count * share)) for split, share in spec.splits.items()}
+    """Pictures of each split where `count` are asked for; whole sequences, one at least, and a shift has as many as its pair."""
+    number = {split: spec.frames * max(1, math.ceil(round(count * share) / spec.frames)) for split, share in spec.splits.items()}
     return number | dict.fromkeys(spec.shifts(), number.get(PAIRED, 0))

@@ -40,6 +40,9 @@ class Scene:
     factors: Mapping[str, Value]
     things: tuple[Thing, ...]
     seed: int
+    sequence: str | None = None
+    """The one it is a picture of, and below which, from 0."""
+    frame: int = 0
 
     def only(self, factors: Collection[str]) -> Scene:
         """The scene as who knows these factors alone would tell it."""

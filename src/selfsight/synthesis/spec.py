@@ -16,6 +16,8 @@
     training:                                   # spread so in `train` alone; all other splits stay as they are
       size: {mixture: [{uniform: [0.3, 0.6]}, {uniform: [0.1, 0.2]}]}
 
+    sequence: {frames: 12, motion: {x: 0.02}}   # pictures that follow one another, and how a factor grows from each to the next
+
 Files are relative to the spec. `selfsight.synthesis.factors` lists the factors, `selfsight.synthesis.distributions` the ways to
 spread them.
 """
@@ -83,6 +85,14 @@ class RenderSettings(Settings):
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto takes a GPU where there is one")
 
 
+class SequenceSettings(Settings):
+    """Pictures that follow one another: a scene is drawn once for each `frames` of them, and `motion` says by how much a factor
+    grows from one to the next, drawn once for each sequence and object."""
+
+    frames: int = Field(ge=2, le=100_000, description="pictures of a sequence")
+    motion: dict[str, Distribution] = Field({})
+
+
 class Refinement(Settings):
     """What a comparison found weak, and how `training` answers it: `encoder` got `value` percent of the `n` pictures of
     `condition` whose `factor` lies within `span`, [low, high] or one value (empty for all of them)."""
@@ -103,6 +113,7 @@ class SynthSpec(Settings):
     size: Annotated[tuple[int, int], BeforeValidator(_square)] = (128, 128)
     backend: str = "composite"
     render: RenderSettings = RenderSettings()
+    sequence: SequenceSettings | None = None
     classes: dict[str, ClassSpec]
     mixed: bool = False
     distractors: Names = ()
@@ -131,6 +142,16 @@ class SynthSpec(Settings):
             if not split.replace("_", "").replace("-", "").isalnum():
                 raise ValueError(f"splits and shifts: expected a name of letters, digits, - and _, got '{split}'")
         return self
+
+    @property
+    def frames(self) -> int:
+        """Pictures of a scene."""
+        return self.sequence.frames if self.sequence else 1
+
+    @property
+    def motion(self) -> dict[str, Spread]:
+        """By how much a factor grows from one picture of a sequence to the next; empty where there are none."""
+        return self.sequence.motion if self.sequence else {}
 
     def of(self, factor: str, name: str | None, split: str = PAIRED) -> Spread:
         """How a factor is spread in a split for objects of class `name`, None for the picture and things of no class."""
@@ -190,10 +211,17 @@ class SynthSpec(Settings):
                 continue
             ways = self.in_training(factor)
             values = [value for way in ways for value in way.span()]
+            if factor in self.motion:
+                values += self._moved(factor, values)
             if len(set(values)) > 1:
-                numbers = not all(way.discrete for way in ways)
+                numbers = factor in self.motion or not all(way.discrete for way in ways)
                 found[factor] = [min(values), max(values)] if numbers else list(dict.fromkeys(values))
         return found
+
+    def _moved(self, factor: str, values: list[Any]) -> list[float]:
+        """Where values may be in the last picture of a sequence."""
+        steps = [(self.frames - 1) * step for step in self.motion[factor].span()]
+        return [FACTORS[factor].within(value + step) for value in (min(values), max(values)) for step in steps]
 
 
 def dumped(spec: SynthSpec) -> dict[str, Any]:
@@ -202,6 +230,10 @@ def dumped(spec: SynthSpec) -> dict[str, Any]:
     # What is not there leaves no trace, so that sets stay the same sets under versions that know more.
     if spec.render == RenderSettings():
         del values["render"]
+    if spec.sequence is None:
+        del values["sequence"]
+    else:
+        values["sequence"]["motion"] = {factor: way.shorthand() for factor, way in spec.motion.items()}
     for place in (values, *values["classes"].values()):
         for name in ("training", "refined"):
             if not place.get(name, True):
@@ -234,3 +266,5 @@ def described(spec: SynthSpec) -> Iterator[tuple[str, str, str]]:
                 if shifted == factor:
                     there.append(f"{split}: {way if way == OTHERS else way.text()}")
             yield factor, here, "; ".join(there)
+    for factor, step in spec.motion.items():
+        yield f"{factor}, a picture", step.text(), ""

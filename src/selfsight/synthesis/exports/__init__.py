@@ -12,7 +12,7 @@ from typing import Any
 
 from selfsight.errors import ConfigError, InputError, nearest
 from selfsight.runs import alone, place_for_folder, remove_folder, room_for
-from selfsight.synthesis.backends import Backend
+from selfsight.synthesis.backends import BACKENDS
 from selfsight.synthesis.exports.base import Format
 from selfsight.synthesis.exports.coco import Coco, CocoPolygons
 from selfsight.synthesis.exports.imagefolder import ImageFolder
@@ -20,6 +20,7 @@ from selfsight.synthesis.exports.mot import Mot
 from selfsight.synthesis.exports.table import Csv
 from selfsight.synthesis.exports.voc import Voc
 from selfsight.synthesis.exports.yolo import Yolo, YoloPose, YoloSegments
+from selfsight.synthesis.spec import SynthSpec
 
 FORMATS: dict[str, Format] = {
     "coco": Coco(),
@@ -62,13 +63,15 @@ def check_formats(formats: Iterable[str]) -> None:
             raise ConfigError(f"--export: no format '{format}'. {nearest(format, FORMATS)}")
 
 
-def check_drawable(formats: Iterable[str], backend: type[Backend]) -> None:
-    """`ConfigError` for a format of things that the backend never draws."""
+def check_drawable(formats: Iterable[str], spec: SynthSpec) -> None:
+    """`ConfigError` for a format of things that the spec, or its backend, never draws."""
+    there = BACKENDS[spec.backend].labels | ({"sequences"} if spec.sequence else set())
     for format in formats:
         needs = FORMATS[format].needs
-        if needs is not None and needs not in backend.labels:
-            can = ", ".join(name for name, each in FORMATS.items() if each.needs is None or each.needs in backend.labels)
-            raise ConfigError(f"--export {format}: needs {needs}, which the backend {backend.name} does not draw; it gives {can}")
+        if needs is not None and needs not in there:
+            why = "which a spec draws that has 'sequence'" if needs == "sequences" else f"which {spec.backend} does not draw"
+            can = ", ".join(name for name, each in FORMATS.items() if each.needs is None or each.needs in there)
+            raise ConfigError(f"--export {format}: needs {needs}, {why}; this one gives {can}")
 
 
 def _written(format: Format, folder: Path, place: Path, split: str | None) -> dict[str, Any]:

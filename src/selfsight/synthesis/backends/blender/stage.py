@@ -116,7 +116,7 @@ class Stage:
             body.be(one, base)
         for body in self.bodies[len(placed) :]:
             body.wait()
-        self.scene.cycles.seed = scene.seed % 2**31
+        self.scene.cycles.seed = (scene.seed + scene.frame) % 2**31
         self.scene.update_tag()  # without it a new seed alone is not seen
         self.layer.update()
 
