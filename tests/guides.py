@@ -59,17 +59,8 @@ def executed(blocks: Sequence[str], capsys: pytest.CaptureFixture[str]) -> list[
     return capsys.readouterr().out.splitlines()
 
 
-def started(command: str, place: Path, environment: Mapping[str, str]) -> str:
-    """What a command prints in a process of its own."""
-    return _output(shlex.split(command), place, environment)
-
-
 def interpreted(code: str, place: Path, environment: Mapping[str, str]) -> str:
     """What Python prints in a process of its own."""
-    return _output([sys.executable, "-c", code], place, environment)
-
-
-def _output(words: Sequence[str], place: Path, environment: Mapping[str, str]) -> str:
-    done = subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=place, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
     return done.stdout

@@ -17,7 +17,7 @@ from moto.server import ThreadedMotoServer
 
 import films
 import pictures
-from guides import Guide, interpreted, started
+from guides import Guide, interpreted, typed
 from selfsight.data.sources import SOURCES
 from servers import serving
 from test_documents import quick
@@ -81,9 +81,18 @@ def storage(place: Path) -> Iterator[dict[str, str]]:
 
 @pytest.mark.parametrize("line", GUIDE.commands, ids=[re.sub(r"\W+", "-", line)[10:60] for line in GUIDE.commands])
 def test_each_command_of_the_page_runs(
-    line: str, place: Path, web: str, storage: dict[str, str], environment_of: dict[str, str]
+    line: str,
+    place: Path,
+    web: str,
+    storage: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    one_thread: None,
 ) -> None:
-    started(quick(line).replace("https://data.example.org", web), place, environment_of | storage)
+    monkeypatch.chdir(place)
+    for name, value in storage.items():
+        monkeypatch.setenv(name, value)
+    typed(quick(line).replace("https://data.example.org", web), capsys)
     words = shlex.split(line)
     made = Path(words[words.index("--out") + 1])
     assert (place / made).exists()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +10,7 @@ import timm
 import torch
 
 import pictures
+from guides import executed, typed
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -44,20 +42,16 @@ def test_readme_starts_with_the_two_make_commands_and_the_makefile_has_them() ->
 
 
 @pytest.mark.timeout(900)
-def test_every_command_and_python_block_of_the_readme_runs(place: Path, environment_of: dict[str, str]) -> None:
+def test_every_command_and_python_block_of_the_readme_runs(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], one_thread: None
+) -> None:
+    monkeypatch.chdir(place)
     commands = [line for block in blocks("bash")[1:] for line in block.splitlines() if line.strip()]
     assert len(commands) >= 6
     for line in commands:
-        done = subprocess.run(
-            shlex.split(quick(line)), cwd=place, env=environment_of, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        typed(quick(line), capsys)
     for code in blocks("python"):
-        done = subprocess.run(
-            [sys.executable, "-c", quick(code)], cwd=place, env=environment_of, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{code}\n{done.stderr}"
-        assert done.stdout.split()[0] in ("keep", "replace", "undecided")
+        assert executed([quick(code)], capsys)[-1].split()[0] in ("keep", "replace", "undecided")
     assert (place / "results" / "report.html").is_file()
     assert (place / "features.parquet").is_file()
     assert '"/9j/' not in (place / "results-ours" / "report.html").read_text(encoding="utf-8")

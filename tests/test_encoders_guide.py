@@ -13,7 +13,7 @@ import torchvision
 
 import pictures
 from encoder_files import transformers_folder
-from guides import Guide, interpreted, left, started
+from guides import Guide, interpreted, left, typed
 from selfsight import api
 from selfsight.encoders import FAMILIES, load_encoder
 from selfsight.models.backbones import BackboneSettings, build_backbone
@@ -43,9 +43,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("command", GUIDE.commands)
-def test_its_commands_run(command: str, place: Path, environment_of: dict[str, str]) -> None:
-    printed = started(command, place, environment_of | {"TORCH_HOME": str(place / "torch")})
-    assert left(command, printed, place)
+def test_its_commands_run(
+    command: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], one_thread: None
+) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("TORCH_HOME", str(place / "torch"))
+    assert left(command, typed(command, capsys), place)
 
 
 @pytest.mark.parametrize("code", GUIDE.python)

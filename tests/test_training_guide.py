@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import pictures
-from guides import Guide, left, started
+from guides import Guide, left, typed
 from selfsight import api
 from selfsight.ssl.objectives import OBJECTIVES
 from selfsight.ssl.recipes import RECIPES, Facts, as_tree
@@ -22,14 +22,17 @@ def test_every_objective_has_a_line_that_says_when() -> None:
 
 
 @pytest.mark.parametrize("command", GUIDE.commands)
-def test_its_commands_run(command: str, tmp_path: Path, environment_of: dict[str, str]) -> None:
+def test_its_commands_run(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], one_thread: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
     pictures.folder(tmp_path / "photos", 24, labelled=False)
     made = set() if "--resume" in command else set(re.findall(r"--out (runs/\w+)", command))
     for name in sorted(set(re.findall(r"runs/\w+", command)) - made):
         api.train(tmp_path / "photos", tmp_path / name, backbone="vit_w32_d1_p8", epochs=1, set={"batch_size": 8, "workers": 0})
     quick = command.replace("--minutes 60", "--epochs 1 --backbone vit_w32_d1_p8 --set batch_size=8")
     quick = quick.replace("--minutes 30", "--epochs 1 --limit 8 --set views.global_size=64 --set views.local_size=32")
-    assert left(command, started(quick, tmp_path, environment_of), tmp_path)
+    assert left(command, typed(quick, capsys), tmp_path)
 
 
 def test_its_figures_are_those_of_the_recipes() -> None:
