@@ -132,6 +132,19 @@ def test_limit_takes_the_first_training_and_a_shuffle_of_the_test_images(tmp_pat
     assert list(again.test.keys) == list(parts.test.keys)
 
 
+def test_a_source_that_tells_its_training_and_test_images_apart_is_split_so(tmp_path: Path) -> None:
+    drawn = pictures.dataset(tmp_path / "drawn", {"train": 32, "test": 8, "holdout": 4})
+    parts = split(open_source(drawn), None, limit=None, group_by=None, seed=0)
+    for part, name, count in ((parts.train, "train", 32), (parts.test, "test", 8)):
+        assert len(part) == count and set(part.column("split")) == {name}
+    assert not parts.made and parts.description.startswith("its own")
+    assert parts.notes == ["4 images of other splits take no part"]
+    training = open_source(f"{drawn}?split=train")
+    assert split(training, None, limit=None, group_by=None, seed=0).made
+    with pytest.raises(DataError, match="1 groups of 'background' of the test images are also in the training images"):
+        split(open_source(drawn), None, limit=None, group_by="background", seed=0)
+
+
 def test_groups_stay_in_one_part_and_are_resampled_whole(tmp_path: Path) -> None:
     data = pictures.parquet(tmp_path / "data.parquet", 240, column="patient")
     source = open_source(data)

@@ -61,15 +61,16 @@ def compare(
     """Compare encoders on labelled images and write results and report to `out`; without labels there is no verdict.
 
     Defaults: the incumbent is the first encoder, the tasks are knn and linear, the endpoint is linear top-1, the margin is one
-    point. Without `test` a quarter of each class is held out and the split is written down. Labels are taken from `data`; where
-    it has none, maps, neighbours and advice on labelling are written instead. The task finetune trains every encoder whole, with
-    the same search, and keeps its runs in `out`/finetuned. The task segmentation measures what each encoder looks at against
-    `masks` (see `data/annotations`; those by the images are found), on `mask_limit` test images at most; it takes no part in the
-    verdict. The task shift asks where encoders stop seeing: `data` is then a drawn set, of which `train` and `test` are compared
-    on, and the splits that shift a factor stand beside them. `shift` is such a set, or a spec that is drawn to `out`/drawn first,
-    with `shift_count` training pictures; without `data` it is all there is, with `data` the verdict is of that. `before` is the
-    results folder of such a comparison on the same test pictures, whose training was another (see `refine`). `images=False` keeps
-    every picture and file name out of the report. More unreadable images than `max_bad` percent of a part stop the work.
+    point. Without `test` the column `split` of a table or drawn set says which images train and which test; else a quarter of
+    each class is held out and the split is written down. Labels are taken from `data`; where it has none, maps, neighbours and
+    advice on labelling are written instead. The task finetune trains every encoder whole, with the same search, and keeps its
+    runs in `out`/finetuned. The task segmentation measures what each encoder looks at against `masks` (see `data/annotations`;
+    those by the images are found), on `mask_limit` test images at most; it takes no part in the verdict. The task shift asks
+    where encoders stop seeing: `data` is then a drawn set, of which `train` and `test` are compared on, and the splits that shift
+    a factor stand beside them. `shift` is such a set, or a spec that is drawn to `out`/drawn first, with `shift_count` training
+    pictures; without `data` it is all there is, with `data` the verdict is of that. `before` is the results folder of such a
+    comparison on the same test pictures, whose training was another (see `refine`). `images=False` keeps every picture and file
+    name out of the report. More unreadable images than `max_bad` percent of a part stop the work.
     Raises `InputError` before any work for what is wrong.
     """
     watch = watch or Silent()

@@ -13,6 +13,7 @@ from selfsight.errors import DataError
 
 TEST_SHARE = 0.25
 LEAST_GROUPS = 5
+_COLUMN = "split"
 
 
 @dataclass(frozen=True)
@@ -28,30 +29,40 @@ class Parts:
 
 
 def split(source: Source, test: str | None, *, limit: int | None, group_by: str | None, seed: int) -> Parts:
-    """Parts of a labelled source, with the given test images or a stratified split.
+    """Parts of a labelled source, with the given test images, those that it calls so itself, or a stratified split.
+
+    A drawn set, or a table with a column `split` of which some rows are `train` and some `test`, calls them so; images of other
+    splits take no part then.
 
     `limit` takes the first N training images and at most N test images of a seeded shuffle. With `group_by` no group lies in
     both parts.
     """
     if source.labels is None:
         raise DataError(f"{source.location}: has no labels; expected a sub-folder for each class, or a column 'label'")
-    if test is None:
-        train, held, description = _own_split(source, group_by, seed)
-    else:
+    notes, made = [], False
+    if test is not None:
         train, held = source, _like(open_source(test), source)
         description = f"given: {test}"
-    notes = []
+    elif (called := _called_so(source)) is not None:
+        train, held, others = called
+        description = "its own: rows 'train' and 'test' of its column 'split'"
+        if others:
+            notes.append(f"{others} images of other splits take no part")
+    else:
+        made = True
+        train, held, description = _own_split(source, group_by, seed)
     if limit is not None:
         notes.append(f"limit {limit}: the first {limit} training images, at most {limit} test images of a shuffle (seed {seed})")
         train = first(train, limit)
         if len(held) > limit:
             chosen = np.sort(np.random.default_rng(seed).permutation(len(held))[:limit])
             held = Subset(held, chosen)
-    if group_by is not None and test is not None:
+    if group_by is not None and not made:
         shared = np.intersect1d(train.groups(group_by), held.groups(group_by))
         if len(shared):
             raise DataError(
-                f"--test {test}: {len(shared)} groups of '{group_by}' are also in the training images, first {shared[0]!r}"
+                f"{f'--test {test}' if test else source.location}: {len(shared)} groups of '{group_by}' of the test images are "
+                f"also in the training images, first {shared[0]!r}"
             )
     if group_by is not None:
         count = len(np.unique(held.groups(group_by)))
@@ -64,7 +75,18 @@ def split(source: Source, test: str | None, *, limit: int | None, group_by: str 
     missing = np.setdiff1d(_labels(held), present)
     if len(missing):
         notes.append(f"{len(missing)} classes of the test images have no training image and are always wrong")
-    return Parts(train, held, description, test is None, notes, group_by)
+    return Parts(train, held, description, made, notes, group_by)
+
+
+def _called_so(source: Source) -> tuple[Source, Source, int] | None:
+    """(training images, test images, how many are neither) of a source that tells them apart."""
+    if _COLUMN not in source.columns():
+        return None
+    names = source.column(_COLUMN)
+    train, test = (np.flatnonzero(names == name) for name in ("train", "test"))
+    if not len(train) or not len(test):
+        return None
+    return Subset(source, train), Subset(source, test), len(names) - len(train) - len(test)
 
 
 def _own_split(source: Source, group_by: str | None, seed: int) -> tuple[Source, Source, str]:
