@@ -48,17 +48,22 @@ shift:
 # training:
 #   size: {mixture: [{uniform: [0.3, 0.6]}, {uniform: [0.12, 0.2]}], weights: [2, 1]}
 
+# Pictures that follow one another: each scene several times, while factors of numbers grow from one to the next:
+# sequence: {frames: 8, motion: {x: {uniform: [-0.03, 0.03]}, rotation: 4}}
+
 # mixed: true                   # each object draws a class of its own; pictures then have no label, objects have
 # distractors: [shape/cross]    # what has no class: things of the factors `distractors` and `occlusion`
 """
 
 
 def template() -> str:
-    """YAML, with a line for each factor that a backend draws."""
+    """YAML, with a line for each factor that a backend draws; those that not every one does say which."""
     lines = ["", "# All factors, and how they are spread where nothing is said:"]
     drawn = frozenset[str]().union(*(backend.factors for backend in BACKENDS.values())) - {"asset"}
     for name, factor in FACTORS.items():
         if name in drawn:
             bounds = "" if factor.low is None else f" ({factor.low:g} to {factor.high:g})"
-            lines.append(f"#   {name}: {factor.usual.text()}{bounds}; {factor.says}")
+            able = [backend for backend, kind in BACKENDS.items() if name in kind.factors]
+            alone = "" if len(able) == len(BACKENDS) else f" (backend {' or '.join(able)})"
+            lines.append(f"#   {name}: {factor.usual.text()}{bounds}; {factor.says}{alone}")
     return _HEAD + "\n".join(lines) + "\n"
