@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,28 +18,31 @@ import selfsight
 from backend_cases import STILL, drawer, scene_of, spec_of
 from blenders import needs_blender
 from selfsight import manifest
-from selfsight.errors import DataError
+from selfsight.errors import ConfigError, DataError
+from selfsight.manifest import decode_mask
 from selfsight.synthesis.backends import backend
 from selfsight.synthesis.backends.blender.loaded import _missing, blender
-from selfsight.synthesis.backends.blender.placing import Eye, before, eye, standing
-from selfsight.synthesis.backends.blender.silhouettes import covered, edges
+from selfsight.synthesis.backends.blender.placing import Eye, before, beside, eye, standing, usual_eye
+from selfsight.synthesis.backends.blender.scenery import check_places
 from selfsight.synthesis.backends.pictures import Pictures, cropped
 from selfsight.synthesis.factors import FACTORS
 from selfsight.synthesis.files import resolved
 from selfsight.synthesis.frame import Frame, object_rows
 from selfsight.synthesis.loading import checked
+from selfsight.synthesis.meshes import models_of, read_ply
 from selfsight.synthesis.sampler import sample
 from selfsight.synthesis.scene import Scene
-from selfsight.synthesis.spec import RenderSettings, SynthSpec
+from selfsight.synthesis.silhouettes import covered, edges
+from selfsight.synthesis.spec import RenderSettings, Sizes, SynthSpec
 
 Floats = npt.NDArray[np.float64]
 BALL = {"classes": {"ball": {"assets": "model/sphere"}}}
 
 
-def drawn(folder: Path, **changes: Any) -> tuple[Scene, Frame]:
+def drawn(folder: Path, *, sizes: Sizes = "picture", **changes: Any) -> tuple[Scene, Frame]:
     scene = scene_of("blender", folder, **changes)
     drawer_ = drawer("blender", folder)
-    drawer_.settings = RenderSettings(samples=4, device="cpu")
+    drawer_.settings = RenderSettings(samples=4, device="cpu", sizes=sizes)
     return scene, drawer_.draw(scene)
 
 
@@ -82,11 +86,60 @@ def test_the_usual_camera_sees_a_thing_where_and_as_large_as_its_factors_say(siz
     assert (px, py) == pytest.approx((size[0] / 2, size[1] / 2))
 
 
-def _flat_scene(picture: tuple[int, int], **factors: float) -> Scene:
+def test_a_size_of_the_world_is_metres_wherever_a_thing_stands() -> None:
+    corners = np.random.default_rng(0).uniform(-0.3, 0.3, (40, 3))
+    for x, y, size in ((0.5, 0.5, 0.4), (0.1, 0.9, 0.4), (0.9, -0.4, 0.4), (0.4, 1.4, 0.9)):
+        scene = _flat_scene((96, 48), x=x, y=y, size=size, pitch=30, roll=-20)
+        camera = eye(scene)
+        pose = standing(scene.objects[0], corners, camera, "world")
+        assert pose.scale == size
+        [[px, py]], [depth] = camera.seen(pose.middle[None])
+        assert (px / 96, py / 48, depth > 0) == (pytest.approx(x), pytest.approx(y), True)
+        matrix = pose.matrix()
+        assert (corners @ matrix[:3, :3].T + matrix[:3, 3])[:, 2].min() == pytest.approx(0)  # it stands on the ground
+    # Where the usual camera looks both are the same but for the height of the middle, which is nothing of a small thing.
+    small = _flat_scene((96, 48), size=0.01).objects[0]
+    assert standing(small, corners, camera).scale == pytest.approx(0.01, rel=0.01)
+
+
+def test_a_distractor_is_moved_beside_what_its_metres_cover_in_the_picture() -> None:
+    ball = np.random.default_rng(0).normal(size=(500, 3))
+    ball /= 2 * np.linalg.norm(ball, axis=1, keepdims=True)
+    for seed in range(20):
+        scene = _flat_scene((80, 64), y=1.0, size=0.4, distractors=1, seed=seed)
+        thing, other = scene.things
+        usual = usual_eye(scene.size)
+        placed = [standing(each, ball, usual, "world") for each in (thing, beside(other, [thing], usual, "world"))]
+        pixels, depth = usual.seen(np.stack([pose.middle for pose in placed]))
+        radii = np.array([pose.scale for pose in placed]) / 2 / depth * usual.intrinsics[0, 0]
+        assert np.hypot(*(pixels[0] - pixels[1])) >= 0.98 * radii.sum()
+
+
+@pytest.mark.parametrize(
+    ("size", "factors", "line"),
+    [
+        (
+            64,
+            {"size": 2},
+            "size: 2 metres with 'render: {sizes: world}': its middle is as high as the usual camera, which stands",
+        ),
+        ([32, 96], {"y": -0.5}, "y: -0.5 is above the horizon of the usual camera"),
+    ],
+)
+def test_metres_that_cannot_stand_where_they_should_are_told_before_the_first_picture(
+    size: Any, factors: dict[str, float], line: str
+) -> None:
+    values = {"name": "a", "size": size, "backend": "blender", **BALL, "factors": factors}
+    check_places(SynthSpec.model_validate(values))
+    with pytest.raises(ConfigError, match=re.escape(line)):
+        check_places(SynthSpec.model_validate(values | {"render": {"sizes": "world"}}))
+
+
+def _flat_scene(picture: tuple[int, int], seed: int = 0, **factors: float) -> Scene:
     spec = SynthSpec.model_validate(
         {"name": "a", "size": list(picture), "factors": STILL | factors, "distractors": "ball", **BALL}
     )
-    return sample(checked(spec, "a"), 0, "train", 0)
+    return sample(checked(spec, "a"), seed, "train", 0)
 
 
 def test_what_hides_a_thing_is_as_large_as_it_in_the_picture_and_does_not_touch_it() -> None:
@@ -232,6 +285,20 @@ def test_a_photograph_lies_behind_as_it_is_and_surroundings_light_from_their_sid
     assert (red > blue + 30).any() and (blue > red + 30).any()
 
 
+@needs_blender
+def test_a_size_of_the_world_is_the_diameter_in_every_pose_and_stays_when_things_fall(tmp_path: Path) -> None:
+    two = {"classes": {"a": {"assets": "model/cube"}}}
+    near, far = {"x": 0.3, "y": 0.9, "size": 0.3}, {"x": 0.7, "y": 0.1, "size": 0.3, "pitch": 30}
+    for sizes, equal in (("world", True), ("picture", False)):
+        found = [drawn(tmp_path, sizes=sizes, **two, factors=factors)[1].solids[0].pose for factors in (near, far)]
+        here, there = (float(np.linalg.norm(pose[:3, 0])) for pose in found)
+        assert (here == pytest.approx(0.3) == there) == equal
+        assert equal or there > 1.2 * here
+    fallen = {"count": 3, "drop": 0.4, "size": 0.25, "pitch": 25, "x": {"uniform": [0.2, 0.8]}}
+    _, frame = drawn(tmp_path, sizes="world", **two, factors=fallen)
+    assert [np.cbrt(np.linalg.det(solid.pose[:3, :3])) for solid in frame.solids] == pytest.approx([0.25] * 3, rel=1e-4)
+
+
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
@@ -349,6 +416,44 @@ def test_a_set_has_every_label_on_disk_and_is_the_same_from_workers_and_in_one_p
         assert (depth.shape, depth.dtype, normals.shape) == ((48, 48), np.float32, (48, 48, 3))
         assert len(row["camera"]["intrinsics"]) == 9 and len(row["camera"]["pose"]) == 16
     assert {each["class"]: each["keypoints"] is not None for each in content.objects} == {"ball": False, "monkey": True}
+    names = {"model/sphere": "models/sphere.ply", "model/suzanne": "models/suzanne.ply"}
+    assert json.loads((tmp_path / "many/models/models.json").read_text()) == names
+    for file in names.values():
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "many" / file).read_bytes()
+
+
+@needs_blender
+def test_the_models_of_a_set_are_those_that_its_poses_move_to_where_the_depth_is(tmp_path: Path) -> None:
+    spec = {
+        "name": "one",
+        "size": 64,
+        "backend": "blender",
+        "render": {"samples": 1, "device": "cpu", "denoise": False},
+        "classes": {"monkey": {"assets": "model/suzanne"}},
+        "splits": {"train": 1.0},
+        "factors": {"size": 0.6, "distractors": 1},
+    }
+    (tmp_path / "one.yaml").write_text(json.dumps(spec))
+    selfsight.synth(tmp_path / "one.yaml", tmp_path / "set", count=1, workers=0)
+    assert sorted(path.name for path in (tmp_path / "set/models").iterdir()) == ["models.json", "suzanne.ply"]
+    mesh = read_ply(models_of(tmp_path / "set")["model/suzanne"])
+    assert np.linalg.norm(mesh.points, axis=1).max() == pytest.approx(0.5, abs=1e-6)
+    content = manifest.read(tmp_path / "set")
+    [row], [each] = content.samples, content.objects
+    pose, matrix = np.reshape(each["pose"], (4, 4)), np.reshape(row["camera"]["intrinsics"], (3, 3))
+    points, normals = mesh.points @ pose[:3, :3].T + pose[:3, 3], mesh.normals @ pose[:3, :3].T
+    pixels = points @ matrix.T
+    x, y = np.floor(pixels[:, :2] / pixels[:, 2:]).astype(int).T
+    depth, seen = np.load(tmp_path / "set" / row["depth"])["depth"], decode_mask(each["mask"])
+    facing = (normals * points).sum(1) < -0.5 * np.linalg.norm(normals, axis=1) * np.linalg.norm(points, axis=1)
+    here = (facing & seen[np.clip(y, 0, 63), np.clip(x, 0, 63)]).nonzero()[0]
+    off = points[here, 2] - depth[y[here], x[here]]
+    # What faces the camera is on the surface or behind a part of it; before it, only where a pixel's ray passes an edge.
+    assert len(here) > 2000 and np.mean(off > -0.01) > 0.95 and np.mean(np.abs(off) < 0.01) > 0.7
+    corners = mesh.points[mesh.triangles]
+    of_faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    turned = (of_faces * mesh.normals[mesh.triangles[:, 0]]).sum(1)
+    assert np.mean(turned > 0) > 0.98  # triangles are wound as their normals say
 
 
 def test_without_blender_the_message_says_what_to_install(tmp_path: Path) -> None:

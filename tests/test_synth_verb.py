@@ -339,12 +339,14 @@ def test_a_format_of_what_is_never_drawn_is_refused_before_drawing(spec: Path, t
         (["parts.yaml"], "synth: expected --out, a folder for pictures and labels"),
         (["parts.yaml", "--out", "set", "--backend", "compsite"], "no backend 'compsite'. Did you mean 'composite'?"),
         (["photo.png", "--out", "set"], "photo.png: is no YAML"),
+        (["rendered.yaml", "--out", "set"], "rendered.yaml: render: the backend composite renders nothing"),
     ],
 )
 def test_a_wrong_call_is_one_line(
     spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], line: str
 ) -> None:
     monkeypatch.chdir(spec.parent)
+    Path("rendered.yaml").write_text(yaml.safe_dump(SPEC | {"render": {"samples": 4}}))
     code, printed, said = called(capsys, *words)
     assert (code, printed) == (2, "")
     assert line in said and said.count("\n") == 1

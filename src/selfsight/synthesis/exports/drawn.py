@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from typing import Any, NamedTuple
 from selfsight import manifest
 from selfsight.errors import ConfigError, DataError, nearest
 from selfsight.synthesis.frame import LABELS
+from selfsight.synthesis.names import free, plain
 
 Row = Mapping[str, Any]
 Box = tuple[int, int, int, int]
@@ -183,19 +182,4 @@ def _stems(samples: Iterable[Row]) -> dict[str, str]:
     for row in samples:
         stem = plain(row["key"].removesuffix(PurePosixPath(row["path"]).suffix))
         found[row["key"]] = free(stem, taken)
-    return found
-
-
-def plain(name: str) -> str:
-    """A name for a file that lists and other systems bear: letters, digits, `_`, `-`, `.`, and no dot at its start."""
-    return re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", name)).lstrip(".") or "_"
-
-
-def free(name: str, taken: set[str]) -> str:
-    """The name, with a number where one of the `taken` is the same but for the case of letters; it is then taken, too."""
-    number, found = 1, name
-    while found.casefold() in taken:
-        number += 1
-        found = f"{name}_{number}"
-    taken.add(found.casefold())
     return found
