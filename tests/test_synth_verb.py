@@ -323,9 +323,9 @@ def test_a_disk_that_may_be_too_small_is_said_before_the_first_picture(spec: Pat
     assert taken < bytes_of(noisy, 12) < 10 * taken
 
 
-@pytest.mark.parametrize("format", ["mot", "yolo-pose"])
+@pytest.mark.parametrize("format", ["mot", "yolo-pose", "bop"])
 def test_a_format_of_what_is_never_drawn_is_refused_before_drawing(spec: Path, tmp_path: Path, format: str) -> None:
-    told = f"--export {format}: needs (sequences|keypoints), which the backend composite does not draw; it gives coco, "
+    told = f"--export {format}: needs (sequences|keypoints|camera), which the backend composite does not draw; it gives coco, "
     with pytest.raises(ConfigError, match=told):
         selfsight.synth(spec, tmp_path / "set", count=4, workers=0, export=["coco", format])
     assert not (tmp_path / "set").exists()

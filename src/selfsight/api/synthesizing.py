@@ -66,7 +66,7 @@ def synth(
     check_formats(export)
     check_engine(engine)
     order = _order(spec, out, count, seed, backend)
-    check_drawable(export, BACKENDS[order.spec.backend])
+    check_drawable(export, order.spec, BACKENDS[order.spec.backend])
     with alone(order.folder):
         drawn = _drawn_of(order)
         check_room(order.spec, order.count, order.folder, drawn)

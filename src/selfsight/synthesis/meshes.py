@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import ConvexHull, QhullError
 
 from selfsight.errors import DataError
 from selfsight.runs import write_atomic, write_json_atomic
@@ -50,6 +52,20 @@ class Mesh:
     points: Floats
     normals: Floats
     triangles: npt.NDArray[np.intp]
+
+
+def diameter(points: Floats) -> float:
+    """The largest distance between two of the points [n, 3], to a millionth of it."""
+    with suppress(QhullError):  # flat ones have no hull in space
+        points = points[ConvexHull(points).vertices]
+    radii = np.linalg.norm(points - (points.min(0) + points.max(0)) / 2, axis=1)
+    order = np.argsort(-radii)
+    points, radii, most = points[order], radii[order], 0.0
+    for place, radius in enumerate(radii):
+        if 2 * radius <= (1 + 1e-6) * most:
+            break  # two points that are no farther from the middle than this are no farther from each other than those found
+        most = max(most, float(np.linalg.norm(points[place:] - points[place], axis=1).max()))
+    return most
 
 
 def ply(mesh: Mesh) -> bytes:

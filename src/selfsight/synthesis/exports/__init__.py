@@ -14,12 +14,14 @@ from selfsight.errors import ConfigError, InputError, nearest
 from selfsight.runs import alone, place_for_folder, remove_folder, room_for
 from selfsight.synthesis.backends import Backend
 from selfsight.synthesis.exports.base import Format
+from selfsight.synthesis.exports.bop import Bop
 from selfsight.synthesis.exports.coco import Coco, CocoPolygons
 from selfsight.synthesis.exports.imagefolder import ImageFolder
 from selfsight.synthesis.exports.mot import Mot
 from selfsight.synthesis.exports.table import Csv
 from selfsight.synthesis.exports.voc import Voc
 from selfsight.synthesis.exports.yolo import Yolo, YoloPose, YoloSegments
+from selfsight.synthesis.spec import SynthSpec
 
 FORMATS: dict[str, Format] = {
     "coco": Coco(),
@@ -29,6 +31,7 @@ FORMATS: dict[str, Format] = {
     "yolo-pose": YoloPose(),
     "voc": Voc(),
     "mot": Mot(),
+    "bop": Bop(),
     "csv": Csv(),
     "imagefolder": ImageFolder(),
 }
@@ -62,13 +65,16 @@ def check_formats(formats: Iterable[str]) -> None:
             raise ConfigError(f"--export: no format '{format}'. {nearest(format, FORMATS)}")
 
 
-def check_drawable(formats: Iterable[str], backend: type[Backend]) -> None:
-    """`ConfigError` for a format of things that the backend never draws."""
+def check_drawable(formats: Iterable[str], spec: SynthSpec, backend: type[Backend]) -> None:
+    """`ConfigError` for a format of things that the backend never draws, or that the spec rules out."""
     for format in formats:
         needs = FORMATS[format].needs
         if needs is not None and needs not in backend.labels:
             can = ", ".join(name for name, each in FORMATS.items() if each.needs is None or each.needs in backend.labels)
             raise ConfigError(f"--export {format}: needs {needs}, which the backend {backend.name} does not draw; it gives {can}")
+        why = FORMATS[format].impossible(spec)
+        if why is not None:
+            raise ConfigError(f"--export {format}: {why}")
 
 
 def _written(format: Format, folder: Path, place: Path, split: str | None) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Keypoint(NamedTuple):
 
 @dataclass(frozen=True)
 class Picture:
-    """`row` is its row of the manifest, `objects` are the rows of those that are seen, `file` is where its pixels lie.
+    """`row` is its row of the manifest, `objects` are the rows of those that are seen, `folder` is that of the set.
 
     `stem` and `name` (the same with the ending of the file) are unlike those of any other picture of the set, whatever the case
     of letters. `label` is the class of the whole picture, if it has one.
@@ -40,9 +40,14 @@ class Picture:
 
     row: Row
     objects: tuple[Row, ...]
-    file: Path
+    folder: Path
     stem: str
     label: str | None
+
+    @property
+    def file(self) -> Path:
+        """Where its pixels lie."""
+        return self.folder / self.row["path"]
 
     @property
     def name(self) -> str:
@@ -76,7 +81,8 @@ class Picture:
 class DrawnSet:
     """`pictures` are in the order of the manifest; `hidden` counts the objects of which nothing is seen.
 
-    `keypoints` names the points of each class that has some; like the names of pictures they are those of the whole set.
+    `keypoints` names the points of each class that has some, `assets` are all pairs of a class and an asset, in the order of
+    classes and of names; like the names of pictures they are those of the whole set.
     """
 
     folder: Path
@@ -84,6 +90,7 @@ class DrawnSet:
     pictures: tuple[Picture, ...]
     hidden: int
     keypoints: Mapping[str, list[str]]
+    assets: tuple[tuple[str, str], ...]
 
     @property
     def classes(self) -> list[str]:
@@ -134,7 +141,7 @@ def read_set(folder: Path, split: str | None) -> DrawnSet:
     stems = _stems(content.samples)
     seen, hidden = _objects(content.objects, {row["key"] for row in there})
     pictures = [_picture(folder, content.info.classes, row, seen[row["key"]], stems[row["key"]]) for row in there]
-    return DrawnSet(folder, content.info, tuple(pictures), hidden, _keypoints(content))
+    return DrawnSet(folder, content.info, tuple(pictures), hidden, _keypoints(content), _assets(content))
 
 
 def _check(folder: Path, content: manifest.Manifest) -> None:
@@ -156,6 +163,11 @@ def _keypoints(content: manifest.Manifest) -> dict[str, list[str]]:
     return {name: list(found) for name, found in names.items() if found}
 
 
+def _assets(content: manifest.Manifest) -> tuple[tuple[str, str], ...]:
+    pairs = {(each["class"], each["asset"]) for each in content.objects if each.get("asset") is not None}
+    return tuple(sorted(pairs, key=lambda pair: (content.info.classes.index(pair[0]), pair[1])))
+
+
 def _objects(rows: Iterable[Row], keys: set[str]) -> tuple[dict[str, list[Row]], int]:
     """(those that are seen by key of their picture, how many are not)."""
     seen: dict[str, list[Row]] = defaultdict(list)
@@ -172,7 +184,7 @@ def _objects(rows: Iterable[Row], keys: set[str]) -> tuple[dict[str, list[Row]],
 
 def _picture(folder: Path, classes: list[str], row: Row, objects: list[Row], stem: str) -> Picture:
     label = None if row.get("label") is None else classes[row["label"]]
-    return Picture(row, tuple(objects), folder / row["path"], stem, label)
+    return Picture(row, tuple(objects), folder, stem, label)
 
 
 def _stems(samples: Iterable[Row]) -> dict[str, str]:
