@@ -4,41 +4,48 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
+from scipy.ndimage import maximum_filter, minimum_filter
 
 import selfsight
 from backend_cases import STILL, drawer, scene_of, spec_of
 from blenders import needs_blender
 from selfsight import manifest
-from selfsight.errors import DataError
-from selfsight.synthesis.backends import backend
+from selfsight.errors import ConfigError, DataError
+from selfsight.manifest import decode_mask
+from selfsight.synthesis.backends import BACKENDS, backend
 from selfsight.synthesis.backends.blender.loaded import _missing, blender
-from selfsight.synthesis.backends.blender.placing import Eye, before, eye, standing
-from selfsight.synthesis.backends.blender.silhouettes import covered, edges
+from selfsight.synthesis.backends.blender.placing import Eye, before, beside, eye, standing, usual_eye
+from selfsight.synthesis.backends.blender.scenery import check_places
 from selfsight.synthesis.backends.pictures import Pictures, cropped
+from selfsight.synthesis.exports import FORMATS, check_drawable
 from selfsight.synthesis.factors import FACTORS
 from selfsight.synthesis.files import resolved
 from selfsight.synthesis.frame import Frame, object_rows
 from selfsight.synthesis.loading import checked
+from selfsight.synthesis.meshes import models_of, read_ply
 from selfsight.synthesis.sampler import sample
 from selfsight.synthesis.scene import Scene
-from selfsight.synthesis.spec import RenderSettings, SynthSpec
+from selfsight.synthesis.silhouettes import covered, edges
+from selfsight.synthesis.spec import RenderSettings, Sizes, SynthSpec
 
 Floats = npt.NDArray[np.float64]
 BALL = {"classes": {"ball": {"assets": "model/sphere"}}}
 
 
-def drawn(folder: Path, **changes: Any) -> tuple[Scene, Frame]:
+def drawn(folder: Path, *, sizes: Sizes = "picture", **changes: Any) -> tuple[Scene, Frame]:
     scene = scene_of("blender", folder, **changes)
     drawer_ = drawer("blender", folder)
-    drawer_.settings = RenderSettings(samples=4, device="cpu")
+    drawer_.settings = RenderSettings(samples=4, device="cpu", sizes=sizes)
     return scene, drawer_.draw(scene)
 
 
@@ -82,11 +89,60 @@ def test_the_usual_camera_sees_a_thing_where_and_as_large_as_its_factors_say(siz
     assert (px, py) == pytest.approx((size[0] / 2, size[1] / 2))
 
 
-def _flat_scene(picture: tuple[int, int], **factors: float) -> Scene:
+def test_a_size_of_the_world_is_metres_wherever_a_thing_stands() -> None:
+    corners = np.random.default_rng(0).uniform(-0.3, 0.3, (40, 3))
+    for x, y, size in ((0.5, 0.5, 0.4), (0.1, 0.9, 0.4), (0.9, -0.4, 0.4), (0.4, 1.4, 0.9)):
+        scene = _flat_scene((96, 48), x=x, y=y, size=size, pitch=30, roll=-20)
+        camera = eye(scene)
+        pose = standing(scene.objects[0], corners, camera, "world")
+        assert pose.scale == size
+        [[px, py]], [depth] = camera.seen(pose.middle[None])
+        assert (px / 96, py / 48, depth > 0) == (pytest.approx(x), pytest.approx(y), True)
+        matrix = pose.matrix()
+        assert (corners @ matrix[:3, :3].T + matrix[:3, 3])[:, 2].min() == pytest.approx(0)  # it stands on the ground
+    # Where the usual camera looks both are the same but for the height of the middle, which is nothing of a small thing.
+    small = _flat_scene((96, 48), size=0.01).objects[0]
+    assert standing(small, corners, camera).scale == pytest.approx(0.01, rel=0.01)
+
+
+def test_a_distractor_is_moved_beside_what_its_metres_cover_in_the_picture() -> None:
+    ball = np.random.default_rng(0).normal(size=(500, 3))
+    ball /= 2 * np.linalg.norm(ball, axis=1, keepdims=True)
+    for seed in range(20):
+        scene = _flat_scene((80, 64), y=1.0, size=0.4, distractors=1, seed=seed)
+        thing, other = scene.things
+        usual = usual_eye(scene.size)
+        placed = [standing(each, ball, usual, "world") for each in (thing, beside(other, [thing], usual, "world"))]
+        pixels, depth = usual.seen(np.stack([pose.middle for pose in placed]))
+        radii = np.array([pose.scale for pose in placed]) / 2 / depth * usual.intrinsics[0, 0]
+        assert np.hypot(*(pixels[0] - pixels[1])) >= 0.98 * radii.sum()
+
+
+@pytest.mark.parametrize(
+    ("size", "factors", "line"),
+    [
+        (
+            64,
+            {"size": 2},
+            "size: 2 metres with 'render: {sizes: world}': its middle is as high as the usual camera, which stands",
+        ),
+        ([32, 96], {"y": -0.5}, "y: -0.5 is above the horizon of the usual camera"),
+    ],
+)
+def test_metres_that_cannot_stand_where_they_should_are_told_before_the_first_picture(
+    size: Any, factors: dict[str, float], line: str
+) -> None:
+    values = {"name": "a", "size": size, "backend": "blender", **BALL, "factors": factors}
+    check_places(SynthSpec.model_validate(values))
+    with pytest.raises(ConfigError, match=re.escape(line)):
+        check_places(SynthSpec.model_validate(values | {"render": {"sizes": "world"}}))
+
+
+def _flat_scene(picture: tuple[int, int], seed: int = 0, **factors: float) -> Scene:
     spec = SynthSpec.model_validate(
         {"name": "a", "size": list(picture), "factors": STILL | factors, "distractors": "ball", **BALL}
     )
-    return sample(checked(spec, "a"), 0, "train", 0)
+    return sample(checked(spec, "a"), seed, "train", 0)
 
 
 def test_what_hides_a_thing_is_as_large_as_it_in_the_picture_and_does_not_touch_it() -> None:
@@ -232,6 +288,20 @@ def test_a_photograph_lies_behind_as_it_is_and_surroundings_light_from_their_sid
     assert (red > blue + 30).any() and (blue > red + 30).any()
 
 
+@needs_blender
+def test_a_size_of_the_world_is_the_diameter_in_every_pose_and_stays_when_things_fall(tmp_path: Path) -> None:
+    two = {"classes": {"a": {"assets": "model/cube"}}}
+    near, far = {"x": 0.3, "y": 0.9, "size": 0.3}, {"x": 0.7, "y": 0.1, "size": 0.3, "pitch": 30}
+    for sizes, equal in (("world", True), ("picture", False)):
+        found = [drawn(tmp_path, sizes=sizes, **two, factors=factors)[1].solids[0].pose for factors in (near, far)]
+        here, there = (float(np.linalg.norm(pose[:3, 0])) for pose in found)
+        assert (here == pytest.approx(0.3) == there) == equal
+        assert equal or there > 1.2 * here
+    fallen = {"count": 3, "drop": 0.4, "size": 0.25, "pitch": 25, "x": {"uniform": [0.2, 0.8]}}
+    _, frame = drawn(tmp_path, sizes="world", **two, factors=fallen)
+    assert [np.cbrt(np.linalg.det(solid.pose[:3, :3])) for solid in frame.solids] == pytest.approx([0.25] * 3, rel=1e-4)
+
+
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
@@ -349,6 +419,187 @@ def test_a_set_has_every_label_on_disk_and_is_the_same_from_workers_and_in_one_p
         assert (depth.shape, depth.dtype, normals.shape) == ((48, 48), np.float32, (48, 48, 3))
         assert len(row["camera"]["intrinsics"]) == 9 and len(row["camera"]["pose"]) == 16
     assert {each["class"]: each["keypoints"] is not None for each in content.objects} == {"ball": False, "monkey": True}
+    names = {"model/sphere": "models/sphere.ply", "model/suzanne": "models/suzanne.ply"}
+    assert json.loads((tmp_path / "many/models/models.json").read_text()) == names
+    for file in names.values():
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "many" / file).read_bytes()
+
+
+@needs_blender
+def test_the_models_of_a_set_are_those_that_its_poses_move_to_where_the_depth_is(tmp_path: Path) -> None:
+    spec = {
+        "name": "one",
+        "size": 64,
+        "backend": "blender",
+        "render": {"samples": 1, "device": "cpu", "denoise": False},
+        "classes": {"monkey": {"assets": "model/suzanne"}},
+        "splits": {"train": 1.0},
+        "factors": {"size": 0.6, "distractors": 1},
+    }
+    (tmp_path / "one.yaml").write_text(json.dumps(spec))
+    selfsight.synth(tmp_path / "one.yaml", tmp_path / "set", count=1, workers=0)
+    assert sorted(path.name for path in (tmp_path / "set/models").iterdir()) == ["models.json", "suzanne.ply"]
+    mesh = read_ply(models_of(tmp_path / "set")["model/suzanne"])
+    assert np.linalg.norm(mesh.points, axis=1).max() == pytest.approx(0.5, abs=1e-6)
+    content = manifest.read(tmp_path / "set")
+    [row], [each] = content.samples, content.objects
+    pose, matrix = np.reshape(each["pose"], (4, 4)), np.reshape(row["camera"]["intrinsics"], (3, 3))
+    points, normals = mesh.points @ pose[:3, :3].T + pose[:3, 3], mesh.normals @ pose[:3, :3].T
+    pixels = points @ matrix.T
+    x, y = np.floor(pixels[:, :2] / pixels[:, 2:]).astype(int).T
+    depth, seen = np.load(tmp_path / "set" / row["depth"])["depth"], decode_mask(each["mask"])
+    facing = (normals * points).sum(1) < -0.5 * np.linalg.norm(normals, axis=1) * np.linalg.norm(points, axis=1)
+    here = (facing & seen[np.clip(y, 0, 63), np.clip(x, 0, 63)]).nonzero()[0]
+    off = points[here, 2] - depth[y[here], x[here]]
+    # What faces the camera is on the surface or behind a part of it; before it, only where a pixel's ray passes an edge.
+    assert len(here) > 2000 and np.mean(off > -0.01) > 0.95 and np.mean(np.abs(off) < 0.01) > 0.7
+    corners = mesh.points[mesh.triangles]
+    of_faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    turned = (of_faces * mesh.normals[mesh.triangles[:, 0]]).sum(1)
+    assert np.mean(turned > 0) > 0.98  # triangles are wound as their normals say
+
+
+@pytest.fixture(scope="module")
+def posed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A crowd of things of one size each, some beyond the edge and behind others, and the set as BOP has it in `set-bop`."""
+    folder = tmp_path_factory.mktemp("posed")
+    spec = {
+        "name": "crowd",
+        "size": [64, 48],
+        "backend": "blender",
+        "mixed": True,
+        "splits": {"train": 1.0, "test": 0.5},
+        "render": {"samples": 2, "device": "cpu", "sizes": "world"},
+        "classes": {
+            "monkey": {"assets": "model/suzanne", "factors": {"size": 0.45}},
+            "solid": {"assets": ["model/torus", "model/cube"], "factors": {"size": 0.3}},
+        },
+        "factors": {
+            "count": 4,
+            "x": {"uniform": [0, 1]},
+            "y": {"uniform": [0.1, 1]},
+            "roll": {"uniform": [-40, 40]},
+            "camera_elevation": {"uniform": [15, 60]},
+            "camera_azimuth": {"uniform": [0, 90]},
+            "occlusion": [0, 0.4],
+        },
+    }
+    (folder / "crowd.yaml").write_text(json.dumps(spec))
+    selfsight.synth(folder / "crowd.yaml", folder / "set", count=4, workers=0, export=["bop"])
+    return folder
+
+
+class Annotation(NamedTuple):
+    """What a reader of BOP sees of one object: vertices [n, 3] in millimetres before the camera, pixels [n, 2] of them, masks."""
+
+    points: Floats
+    pixels: Floats
+    depth: Floats
+    mask: npt.NDArray[np.bool_]
+    visible: npt.NDArray[np.bool_]
+    info: dict[str, Any]
+    row: dict[str, Any]
+    normals: Floats
+
+
+def bop_annotations(folder: Path) -> Iterator[Annotation]:
+    """Each object of an exported set beside its row of the manifest, read from the files alone."""
+    content = manifest.read(folder / "set")
+    for split in ("train", "test"):
+        scene = folder / "set-bop" / split / "000000"
+        truth, about, cameras = (json.loads((scene / f"scene_{n}.json").read_text()) for n in ("gt", "gt_info", "camera"))
+        for number, sample_ in enumerate(row for row in content.samples if row["split"] == split):
+            rows = [each for each in content.objects if each["sample"] == sample_["key"] and each["visible"]]
+            camera, name = cameras[str(number)], f"{number:06d}"
+            depth = camera["depth_scale"] * np.asarray(Image.open(scene / "depth" / f"{name}.png")).astype(float)
+            for place, (one, row) in enumerate(zip(truth[str(number)], rows, strict=True)):
+                mesh = read_ply(folder / "set-bop" / "models" / f"obj_{one['obj_id']:06d}.ply")
+                turn = np.reshape(one["cam_R_m2c"], (3, 3))
+                points = mesh.points @ turn.T + one["cam_t_m2c"]
+                flat = points @ np.reshape(camera["cam_K"], (3, 3)).T
+                masks = (np.asarray(Image.open(scene / kind / f"{name}_{place:06d}.png")) > 0 for kind in ("mask", "mask_visib"))
+                pixels = flat[:, :2] / flat[:, 2:]
+                yield Annotation(points, pixels, depth, *masks, about[str(number)][place], row, mesh.normals @ turn.T)
+
+
+@needs_blender
+def test_bop_models_project_into_their_boxes_and_masks(posed: Path) -> None:
+    found = list(bop_annotations(posed))
+    hidden = beyond = 0
+    for one in found:
+        left, top, width, height = one.info["bbox_obj"]
+        low, high = one.pixels.min(0), one.pixels.max(0)
+        # The middles of the first and of the last pixel are within the outline; those beside them are not, but for sharp corners.
+        over = np.array([left - low[0], top - low[1], high[0] - left - width, high[1] - top - height])
+        assert over.min() >= -0.01 and over.max() <= 1.25 and over.mean() < 1
+        assert np.array_equal(one.visible, decode_mask(one.row["mask"])) and one.mask[one.visible].all()
+        assert one.info["px_count_visib"] == one.visible.sum() and one.info["px_count_all"] >= one.mask.sum()
+        assert one.info["visib_fract"] == one.info["px_count_visib"] / one.info["px_count_all"]
+        inside = low[0] >= 0 and low[1] >= 0 and high[0] <= 63 and high[1] <= 47
+        assert not inside or one.info["px_count_all"] == pytest.approx(one.mask.sum(), abs=2)
+        hidden += one.visible.sum() < 0.9 * one.mask.sum()
+        beyond += not inside
+        at = np.rint(one.pixels).astype(int)
+        at = at[(at >= 0).all(1) & (at < [64, 48]).all(1)]
+        # A vertex lies in the mask, or in a pixel beside it.
+        assert maximum_filter(one.mask, 3)[at[:, 1], at[:, 0]].all()
+    assert len(found) > 15 and hidden >= 3 and beyond >= 3
+
+
+@needs_blender
+def test_bop_models_lie_where_the_depth_of_what_is_seen_is(posed: Path) -> None:
+    off = []
+    for one in bop_annotations(posed):
+        at = np.rint(one.pixels).astype(int)
+        sure = minimum_filter(one.visible, 3)  # not along outlines
+        within = (at >= 0).all(1) & (at < [64, 48]).all(1)
+        facing = (one.normals * one.points).sum(1) < -0.8 * np.linalg.norm(one.points, axis=1)
+        chosen = (within & facing).nonzero()[0]
+        chosen = chosen[sure[at[chosen, 1], at[chosen, 0]]]
+        off.append(one.points[chosen, 2] - one.depth[at[chosen, 1], at[chosen, 0]])
+    found = np.concatenate(off)
+    # Millimetres; a pixel is about 20 wide. What faces the camera is at the depth, or behind a nearer part of the same thing.
+    assert len(found) > 2000 and np.median(np.abs(found)) < 4 and np.mean(found > -12) > 0.98 and np.mean(found < 12) > 0.75
+
+
+@needs_blender
+def test_bop_depth_is_that_of_the_set_and_every_thing_is_of_its_one_size(posed: Path) -> None:
+    content = manifest.read(posed / "set")
+    for number, row in enumerate(row for row in content.samples if row["split"] == "train"):
+        scene = posed / "set-bop" / "train" / "000000"
+        step = json.loads((scene / "scene_camera.json").read_text())[str(number)]["depth_scale"]
+        depth = step * np.asarray(Image.open(scene / "depth" / f"{number:06d}.png")).astype(float)
+        expected = 1000.0 * np.load(posed / "set" / row["depth"])["depth"].astype(float)
+        expected[expected > 65535] = 0
+        assert np.abs(depth - expected).max() <= step / 2 + 1e-6 and depth.any()
+    names = json.loads((posed / "set-bop" / "models" / "names.json").read_text())
+    assert [one["asset"] for one in names.values()] == ["model/suzanne", "model/cube", "model/torus"]
+    for number, size in zip(names, (450, 300, 300), strict=True):
+        points = read_ply(posed / "set-bop" / "models" / f"obj_{int(number):06d}.ply").points
+        assert 2 * np.linalg.norm(points, axis=1).max() == pytest.approx(size, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "possible"),
+    [
+        ({}, True),
+        ({"render": {}}, False),
+        ({"render": {}, "factors": {"size": 0.3, "y": 0.5}}, True),
+        ({"factors": {"size": {"uniform": [0.2, 0.3]}}}, False),
+        ({"factors": {"size": 0.3}, "training": {"size": 0.2}}, False),
+        ({"shift": {"size": 0.8}}, False),
+        ({"classes": {**BALL["classes"], "b": {"assets": "model/cube", "factors": {"size": 0.4}}}}, True),
+    ],
+)
+def test_several_sizes_of_a_class_are_told_before_bop_is_drawn(changes: dict[str, Any], possible: bool) -> None:
+    values = {"name": "a", "backend": "blender", "render": {"sizes": "world"}, **BALL, "factors": {"size": 0.3}, **changes}
+    spec = SynthSpec.model_validate(values)
+    told = FORMATS["bop"].impossible(spec)
+    assert (told is None) == possible
+    if told is not None:
+        assert "give 'size' one value and 'render: {sizes: world}'" in told
+        with pytest.raises(ConfigError, match="--export bop: things of class 'ball' are drawn in several sizes; BOP's models"):
+            check_drawable(["coco", "bop"], spec, BACKENDS["blender"])
 
 
 def test_without_blender_the_message_says_what_to_install(tmp_path: Path) -> None:

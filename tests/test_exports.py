@@ -23,6 +23,9 @@ from pyarrow.json import read_json
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from scipy import ndimage
+from scipy.spatial import ConvexHull
+from scipy.spatial.distance import pdist
+from scipy.spatial.transform import Rotation
 
 from selfsight import manifest
 from selfsight.errors import ConfigError, DataError, InputError
@@ -31,6 +34,7 @@ from selfsight.synthesis.exports import FORMATS, export
 from selfsight.synthesis.exports.polygons import joined, outlines
 from selfsight.synthesis.exports.voc import palette
 from selfsight.synthesis.frame import box_of
+from selfsight.synthesis.meshes import Mesh, diameter, read_ply, write_models
 
 # pycocotools copies its masks in a way that NumPy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -60,15 +64,32 @@ def thing(key: str, number: int, of: str, mask: np.ndarray, **other: Any) -> Row
     row = {"sample": key, "object": number, "class": of, "x": x, "y": y, "w": w, "h": h, "visible": 1.0}
     row |= dict(zip(("full_x", "full_y", "full_w", "full_h"), full, strict=True))
     row |= {"mask": encode_mask(mask), "asset": "shape/star", "factors": {"size": 0.1 * number, "x": 0.5}, "keypoints": None}
-    return row | other
+    return row | {"pose": posed(number, SIZE)} | other
+
+
+def posed(number: int, size: float) -> list[float]:
+    """Turned about the camera's axis by as many degrees as it has tens, some metres ahead."""
+    turn = Rotation.from_euler("z", 10 * number, degrees=True).as_matrix()
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = size * turn, (0.1 * number, -0.05, 2 + number)
+    return pose.ravel().tolist()
 
 
 def picture(key: str, path: str, shape: tuple[int, int], label: int | None, place: tuple[str, int], **other: Any) -> Row:
     row = {"key": key, "path": path, "split": path.partition("/")[0], "label": label, "width": shape[0], "height": shape[1]}
     row |= {"group": key, "sequence": place[0], "frame": place[1], "light": 1.5, "background": "mottled, grey"}
+    row |= {"depth": f"labels/depth/{key}.npz", "camera": {"intrinsics": [60.0, 0, 20, 0, 60, 14, 0, 0, 1], "pose": ABOVE}}
     return row | {"size": 0.1, "x": 0.5, "asset": "shape/star"} | other
 
 
+SIZE = 0.25
+STAR = Mesh(
+    np.array([[0.5, 0, 0], [-0.3, 0.4, 0], [-0.3, -0.4, 0], [0, 0, 0.5]]),
+    np.array([[1.0, 0, 0], [-0.6, 0.8, 0], [-0.6, -0.8, 0], [0, 0, 1]]),
+    np.array([[0, 1, 3], [1, 2, 3], [2, 0, 3], [0, 2, 1]]),
+)
+ABOVE = [1.0, 0, 0, 0.5, 0, -1, 0, 0, 0, 0, -1, 3, 0, 0, 0, 1]
+"""A camera that looks down from 3 metres."""
 TIP = {"tip": [14.5, 9.0, 2], "größe": [8.25, 6.0, 1]}
 SAMPLES: list[tuple[Row, list[Row]]] = [
     (
@@ -109,8 +130,21 @@ def draw(folder: Path, edit: Edit = lambda row: row, edit_object: Edit = lambda 
             path = folder / row["path"]
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 256, (row["height"], row["width"], 3), dtype=np.uint8)).save(path)
+            (folder / row["depth"]).parent.mkdir(parents=True, exist_ok=True)
+            np.savez(folder / row["depth"], depth=depth_of(row))
             writer.add(edit(dict(row)), [edit_object(dict(each)) for each in objects])
+    write_models(folder, {"shape/star": STAR, "shape/other": STAR})
     return folder
+
+
+def depth_of(row: Row) -> np.ndarray:
+    """[height, width] in metres: ground at 3 metres, a horizon in the first picture, sky in the last row."""
+    depth = np.full((row["height"], row["width"]), 3, dtype=np.float32)
+    depth += np.linspace(0, 1, row["width"], dtype=np.float32)
+    if row["key"] == "train/a b":
+        depth[-3], depth[-2] = 12.3456, 800
+    depth[-1] = np.inf
+    return depth
 
 
 def without(*columns: str) -> Edit:
@@ -145,7 +179,7 @@ def drawn_file(drawn: Path, key: str) -> bytes:
 
 
 def pictures_of(folder: Path) -> list[Path]:
-    labels = ("SegmentationObject", "SegmentationClass")
+    labels = ("SegmentationObject", "SegmentationClass", "depth", "mask", "mask_visib")
     return sorted(path for path in folder.rglob("*.png") if path.parent.name not in labels)
 
 
@@ -234,6 +268,8 @@ def test_nothing_is_written_over_nor_into_the_set(drawn: Path, tmp_path: Path) -
             export(drawn, "coco", inside)
     assert sorted(path.name for path in drawn.iterdir()) == [
         "dataset.json",
+        "labels",
+        "models",
         "objects.parquet",
         "samples.parquet",
         "test",
@@ -253,6 +289,21 @@ def test_nothing_is_written_over_nor_into_the_set(drawn: Path, tmp_path: Path) -
             without(),
             lambda row: row | {"class": "cog"},
             "train/a b: has an object of class 'cog'; dataset.json knows bolt",
+        ),
+        ("bop", without("camera"), without(), "train/a b lacks camera, depth or a pose, which bop writes; take coco, or draw"),
+        ("bop", without("depth"), without(), "train/a b lacks camera, depth or a pose"),
+        ("bop", without(), without("pose"), "train/a b lacks camera, depth or a pose"),
+        (
+            "bop",
+            without(),
+            lambda row: row | {"asset": "new"},
+            r"models/models\.json has no model of 'new', which bop writes; draw",
+        ),
+        (
+            "bop",
+            without(),
+            lambda row: row | {"pose": posed(1, 0.3 + 0.1 * row["object"])},
+            "'shape/star' of class 'bolt' is 0.40 to 0.60 metres large; BOP's models have one size: give 'size' one value and",
         ),
         ("csv", lambda row: row | {"path": f"train/../../{row['path']}"}, without(), "leads out of the set"),
         ("coco", lambda row: row | {"split": "../train"}, without(), "its split ../train leads out of the set"),
@@ -541,6 +592,130 @@ def test_mot_lines_are_full_boxes_of_numbered_frames(drawn: Path, exported: dict
         assert lines == expected and len(lines) == {"train": 4, "test": 2}[split]
 
 
+# BOP
+
+
+def bop(folder: Path, split: str, name: str) -> dict[str, Any]:
+    return json.loads((folder / split / "000000" / f"scene_{name}.json").read_text())
+
+
+def test_bop_has_poses_of_rotations_alone_and_models_in_millimetres(exported: dict[str, Path]) -> None:
+    out = exported["bop"]
+    names = json.loads((out / "models" / "names.json").read_text(encoding="utf-8"))
+    assert names == {str(n): {"class": name, "asset": "shape/star"} for n, name in enumerate(CLASSES, 1)}
+    info = json.loads((out / "models" / "models_info.json").read_text())
+    for number in (1, 2):
+        points = read_ply(out / "models" / f"obj_{number:06d}.ply").points
+        assert points == pytest.approx(STAR.points * SIZE * 1000, rel=1e-6)
+        assert info[str(number)]["diameter"] == pytest.approx(pdist(STAR.points).max() * SIZE * 1000, rel=1e-6)
+        box = [info[str(number)][f"{what}_{axis}"] for what in ("min", "size") for axis in "xyz"]
+        assert box == pytest.approx([*points.min(0), *np.ptp(points, 0)])
+    for split in ("train", "test"):
+        truth, cameras = bop(out, split, "gt"), bop(out, split, "camera")
+        for number, (row, objects) in enumerate(seen(split)):
+            for found, each in zip(truth[str(number)], objects, strict=True):
+                pose, turn = np.reshape(each["pose"], (4, 4)), np.reshape(found["cam_R_m2c"], (3, 3))
+                assert turn @ turn.T == pytest.approx(np.eye(3)) and np.linalg.det(turn) > 0
+                assert SIZE * turn == pytest.approx(pose[:3, :3]) and found["cam_t_m2c"] == pytest.approx(1000 * pose[:3, 3])
+                assert CLASSES[found["obj_id"] - 1] == each["class"]
+            camera = cameras[str(number)]
+            # The middle of the first pixel is 0, 0.
+            assert camera["cam_K"] == [60, 0, 19.5, 0, 60, 13.5, 0, 0, 1]
+            turn = np.reshape(camera["cam_R_w2c"], (3, 3))
+            assert turn @ [500, 0, 3000] + camera["cam_t_w2c"] == pytest.approx(np.zeros(3))  # the camera's own place
+            assert row["camera"]["pose"] == ABOVE and turn @ [0, 0, -1] == pytest.approx([0, 0, 1])
+
+
+def test_bop_depth_is_within_half_a_step_and_0_where_it_is_out_of_reach(drawn: Path, exported: dict[str, Path]) -> None:
+    steps = []
+    for split in ("train", "test"):
+        cameras = bop(exported["bop"], split, "camera")
+        for number, (row, _) in enumerate(seen(split)):
+            folder = exported["bop"] / split / "000000"
+            assert content(folder / "rgb" / f"{number:06d}.png") == drawn_file(drawn, row["key"])
+            with Image.open(folder / "depth" / f"{number:06d}.png") as image:
+                assert image.mode == "I;16"
+                depth = np.asarray(image).astype(float)
+            step, expected = cameras[str(number)]["depth_scale"], 1000.0 * depth_of(row)
+            steps.append(step)
+            within = expected < 65535
+            assert np.abs(depth * step - expected)[within].max() <= step / 2 + 1e-6 and not depth[~within].any()
+    assert steps == [1, 0.1, 0.1, 0.1]  # only the first picture shows what is 12 metres away
+
+
+def test_bop_tells_what_is_seen_of_each_object_and_what_its_whole_would_cover(exported: dict[str, Path]) -> None:
+    out = exported["bop"]
+    for split in ("train", "test"):
+        truth, about = bop(out, split, "gt"), bop(out, split, "gt_info")
+        for number, (_, objects) in enumerate(seen(split)):
+            for place, (each, info) in enumerate(zip(objects, about[str(number)], strict=True)):
+                pixels = []
+                for folder in ("mask", "mask_visib"):
+                    with Image.open(out / split / "000000" / folder / f"{number:06d}_{place:06d}.png") as image:
+                        assert image.mode == "L" and set(np.unique(image)) <= {0, 255}
+                        pixels.append(np.asarray(image) > 0)
+                mask, visible = pixels
+                assert np.array_equal(visible, decode_mask(each["mask"])) and (mask | visible == mask).all()
+                assert np.array_equal(mask, visible | outlined(truth[str(number)][place], visible.shape))
+                assert info["px_count_visib"] == visible.sum()
+                assert info["visib_fract"] == info["px_count_visib"] / info["px_count_all"] == pytest.approx(each["visible"])
+                assert info["px_count_valid"] == mask[:-1].sum() - (mask[-2].sum() if (split, number) == ("train", 0) else 0)
+                ys, xs = np.nonzero(visible)
+                assert info["bbox_visib"] == [xs.min(), ys.min(), np.ptp(xs), np.ptp(ys)]
+                full = [each[f"full_{side}"] for side in "xywh"]
+                assert info["bbox_obj"] == [*full[:2], full[2] - 1, full[3] - 1]
+
+
+def outlined(truth: Row, shape: tuple[int, int]) -> np.ndarray:
+    """[height, width]: pixels whose middles lie in the hull of the projected star, which is convex; the slow way."""
+    points = 1000 * SIZE * STAR.points @ np.reshape(truth["cam_R_m2c"], (3, 3)).T + truth["cam_t_m2c"]
+    flat = np.array([[60 * x / z + 20, 60 * y / z + 14] for x, y, z in points])
+    hull = flat[ConvexHull(flat).vertices]
+    return winding(hull, shape[::-1]) != 0
+
+
+def test_bop_looks_in_its_test_for_what_is_seen_enough(drawn: Path, exported: dict[str, Path], tmp_path: Path) -> None:
+    targets = json.loads((exported["bop"] / "test_targets_bop19.json").read_text())
+    assert targets == [{"im_id": 0, "inst_count": 1, "obj_id": of, "scene_id": 0} for of in (2, 1)]
+    hardly = draw(tmp_path / "set", edit_object=lambda row: row | {"visible": min(row["visible"], 0.09)})
+    export(hardly, "bop", tmp_path / "hardly")
+    assert json.loads((tmp_path / "hardly" / "test_targets_bop19.json").read_text()) == []
+    export(drawn, "bop", tmp_path / "train", split="train")
+    assert not (tmp_path / "train" / "test_targets_bop19.json").exists()
+
+
+def test_bop_scenes_are_of_a_thousand_pictures_at_most(
+    drawn: Path, exported: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selfsight.synthesis.exports.bop._PICTURES", 2)
+    export(drawn, "bop", tmp_path / "out")
+    scenes = sorted(path.parent.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("scene_gt.json"))
+    assert scenes == ["test/000000", "train/000000", "train/000001"]
+    parts = [json.loads((tmp_path / "out" / "train" / f"00000{n}" / "scene_gt.json").read_text()) for n in (0, 1)]
+    whole = bop(exported["bop"], "train", "gt")
+    assert [*parts[0].values(), *parts[1].values()] == list(whole.values()) and list(parts[1]) == ["0"]
+
+
+def test_depth_that_is_damaged_is_one_line_and_so_is_a_model(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "set")
+    (folder / "labels/depth/test/000001.npz").write_bytes(b"PK\x03\x04 torn")
+    with pytest.raises(DataError, match=r"test/000001\.npz: is missing or holds no depth"):
+        export(folder, "bop", tmp_path / "out")
+    for damage in (lambda whole: whole[:-1], lambda whole: b"ply\nformat ascii 1.0\n", lambda whole: whole[:-4] + b"\xff\0\0\0"):
+        write_models(folder, {"shape/star": STAR})
+        model = folder / "models" / "star.ply"
+        model.write_bytes(damage(model.read_bytes()))
+        with pytest.raises(DataError, match=r"star\.ply: (is no model|has triangles of vertices that it has not)"):
+            export(folder, "bop", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_diameter_is_the_largest_distance_of_any_two_points(seed: int) -> None:
+    points = np.random.default_rng(seed).normal(size=(300, 3)) * [1, 2, 0.5 * seed]  # flat at first
+    assert diameter(points) == pytest.approx(pdist(points).max(), rel=1e-6)
+
+
 # Tables
 
 
@@ -602,7 +777,7 @@ def test_without_labels_pictures_lie_in_the_folder_of_their_split(tmp_path: Path
 # Older sets
 
 
-@pytest.mark.parametrize("name", [name for name in FORMATS if name not in ("yolo-pose", "mot")])
+@pytest.mark.parametrize("name", [name for name in FORMATS if name not in ("yolo-pose", "mot", "bop")])
 def test_sets_of_before_full_boxes_and_factors_of_objects_are_exported_too(name: str, tmp_path: Path) -> None:
     full = ("full_x", "full_y", "full_w", "full_h")
     folder = draw(tmp_path / "set", without("sequence", "frame"), without(*full, "factors", "asset", "keypoints"))

@@ -23,9 +23,9 @@ def test_blender_draws_its_spec_and_its_pictures_are_what_comes_of_it(
 ) -> None:
     """`SELFSIGHT_REDRAW=1` draws them anew."""
     monkeypatch.chdir(tmp_path)
-    spec, _ = GUIDE.written_in("yaml")
+    spec, _, _ = GUIDE.written_in("yaml")
     (tmp_path / "suzanne.yaml").write_text(spec)
-    _, drawn = GUIDE.commands
+    _, drawn, _ = GUIDE.commands
     assert "done: suzanne, 24 pictures" in typed(f"{drawn} --workers 1", capsys)
     assert executed(GUIDE.python, capsys) == ["(96, 96) float32 133.3"]
     Image.open("suzanne/sheet.png").convert("RGB").save("render.jpg", quality=80)
@@ -36,6 +36,23 @@ def test_blender_draws_its_spec_and_its_pictures_are_what_comes_of_it(
         here, there = (np.asarray(Image.open(path).convert("RGB"), dtype=int) for path in (Path(name), DOCS / "pictures" / name))
         assert here.shape == there.shape
         assert np.abs(here - there).mean() < 4  # the denoiser is not the same on every processor
+
+
+@needs_blender
+def test_its_poses_are_exported_as_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], one_thread: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, spec, _ = GUIDE.written_in("yaml")
+    (tmp_path / "bench.yaml").write_text(spec)
+    typed(f"{GUIDE.commands[2]} --workers 0", capsys)
+    told = {path.relative_to("bench-bop").as_posix() for path in Path("bench-bop").glob("*")}
+    assert told == {"train", "test", "models", "camera.json", "test_targets_bop19.json"}
+    scene = {path.name for path in Path("bench-bop/train/000000").iterdir()}
+    assert scene == {"rgb", "depth", "mask", "mask_visib", "scene_camera.json", "scene_gt.json", "scene_gt_info.json"}
+    models = {path.name for path in Path("bench-bop/models").iterdir()}
+    assert models == {"obj_000001.ply", "obj_000002.ply", "models_info.json", "names.json"}
+    assert len(list(Path("bench-bop/train/000000/rgb").iterdir())) == 6
 
 
 def labels(folder: Path) -> Image.Image:

@@ -23,7 +23,7 @@ from selfsight.synthesis.factors import FACTORS
 from selfsight.synthesis.loading import checked, load_spec
 from selfsight.synthesis.sampler import counts, offset, sample
 from selfsight.synthesis.scene import Scene
-from selfsight.synthesis.spec import SynthSpec, described, written
+from selfsight.synthesis.spec import SynthSpec, described, dumped, written
 
 CUES: dict[str, Any] = {
     "name": "cues",
@@ -217,6 +217,15 @@ def test_a_factor_of_the_picture_is_none_of_a_class(tmp_path: Path) -> None:
 def test_a_spec_is_written_as_it_was_read(tmp_path: Path) -> None:
     (tmp_path / "again.yaml").write_text(written(spec()))
     assert load_spec(tmp_path / "again.yaml") == spec()
+
+
+def test_sizes_of_the_world_are_written_and_leave_no_trace_where_they_are_not_asked_for(tmp_path: Path) -> None:
+    for render in ({"samples": 4}, {"sizes": "world"}):
+        given = spec(backend="blender", render=render)
+        assert set(dumped(given)["render"]) - {"samples", "denoise", "device"} == set(render) - {"samples"}
+        (tmp_path / "again.yaml").write_text(written(given))
+        assert load_spec(tmp_path / "again.yaml") == given
+    assert "render" not in dumped(spec(backend="blender", render={"sizes": "picture"}))
 
 
 def test_every_factor_has_a_usual_spread_that_it_can_have() -> None:

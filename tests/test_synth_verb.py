@@ -351,12 +351,10 @@ def test_sequences_are_drawn_in_whole_and_exported_with_the_numbers_of_their_obj
     assert digest(tmp_path / "more" / "train") == digest(tmp_path / "set" / "train")
 
 
-@pytest.mark.parametrize("format", ["mot", "yolo-pose"])
+@pytest.mark.parametrize("format", ["mot", "yolo-pose", "bop"])
 def test_a_format_of_what_is_never_drawn_is_refused_before_drawing(spec: Path, tmp_path: Path, format: str) -> None:
-    told = (
-        f"--export {format}: needs (sequences, which a spec draws that has 'sequence'|keypoints, which composite does not draw); "
-    )
-    with pytest.raises(ConfigError, match=told + "this one gives coco, "):
+    why = "(sequences, which a spec draws that has 'sequence'|(keypoints|camera), which composite does not draw)"
+    with pytest.raises(ConfigError, match=f"--export {format}: needs {why}; this one gives coco, "):
         selfsight.synth(spec, tmp_path / "set", count=4, workers=0, export=["coco", format])
     assert not (tmp_path / "set").exists()
 
@@ -369,12 +367,14 @@ def test_a_format_of_what_is_never_drawn_is_refused_before_drawing(spec: Path, t
         (["parts.yaml"], "synth: expected --out, a folder for pictures and labels"),
         (["parts.yaml", "--out", "set", "--backend", "compsite"], "no backend 'compsite'. Did you mean 'composite'?"),
         (["photo.png", "--out", "set"], "photo.png: is no YAML"),
+        (["rendered.yaml", "--out", "set"], "rendered.yaml: render: the backend composite renders nothing"),
     ],
 )
 def test_a_wrong_call_is_one_line(
     spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], line: str
 ) -> None:
     monkeypatch.chdir(spec.parent)
+    Path("rendered.yaml").write_text(yaml.safe_dump(SPEC | {"render": {"samples": 4}}))
     code, printed, said = called(capsys, *words)
     assert (code, printed) == (2, "")
     assert line in said and said.count("\n") == 1

@@ -9,15 +9,18 @@ from selfsight.errors import ConfigError, DataError, nearest
 from selfsight.synthesis.backends.base import Backend
 from selfsight.synthesis.distributions import Choice, Mixture, Spread
 from selfsight.synthesis.factors import FACTORS
-from selfsight.synthesis.spec import OTHERS, ClassSpec, SynthSpec
+from selfsight.synthesis.spec import OTHERS, ClassSpec, RenderSettings, SynthSpec
 
 
 def resolved(spec: SynthSpec, backend: Backend, where: str) -> SynthSpec:
     """The spec with every folder as its files, by paths relative to `backend.base`.
 
-    `DataError` for what is not there, `ConfigError` for a factor that the backend does not draw.
+    `DataError` for what is not there, `ConfigError` for a factor that the backend does not draw, and settings that it has not.
     """
     _check_factors(spec, backend, where)
+    if not backend.renders and spec.render != RenderSettings():
+        why = f"the backend {backend.name} renders nothing, so that these settings mean nothing to it"
+        raise ConfigError(f"{where}: render: {why}; leave them out, or take the backend blender")
     look = _Look(backend, where)
     shift_assets = {
         split: {name: look.names("asset", assets, f"shift_assets.{split}.{name}") for name, assets in by_class.items()}

@@ -8,6 +8,7 @@
     labels/semantic/train/000012.png                      numbers of classes, 8 bits
     labels/depth/train/000012.npz                         of rendered scenes: `depth` in metres, 32 bits
     labels/normals/train/000012.npz                       and `normals`, 16 bits
+    models/models.json  models/bolt.ply                   and the models that poses are of (`meshes`)
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from selfsight.manifest import DatasetInfo, Writer
 from selfsight.runs import room_for
 from selfsight.synthesis.backends import BACKENDS, Backend, backend
 from selfsight.synthesis.frame import object_rows, sample_row, semantic
+from selfsight.synthesis.meshes import INDEX, write_models
 from selfsight.synthesis.sampler import counts, sample
 from selfsight.synthesis.spec import SynthSpec, dumped
 
@@ -127,11 +129,18 @@ def render(order: Order, hands: Hands) -> Iterator[tuple[int, int]]:
     jobs = order.jobs()
     place = {str(_key(job)): number for number, job in enumerate(jobs)}
     with Writer(order.folder, order.info(), going_on=True, order=lambda key: place[key]) as writer:
+        _leave_models(order)
         missing = [job for job in jobs if _key(job) not in writer.done]
         yield len(jobs) - len(missing), len(jobs)
         for number, rows in enumerate(hands.made(missing), len(jobs) - len(missing) + 1):
             writer.add(*rows)
             yield number, len(jobs)
+
+
+def _leave_models(order: Order) -> None:
+    """Once, by the process that asks: it has looked at all models, wherever pictures are drawn."""
+    if not (order.folder / INDEX).is_file() and (meshes := backend(order.spec.backend, order.base).meshes(order.spec)):
+        write_models(order.folder, meshes)
 
 
 def _key(job: Job) -> str:

@@ -25,13 +25,13 @@ spread them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from selfsight.config import Settings
-from selfsight.synthesis.distributions import KINDS, Distribution, Spread, spread
+from selfsight.synthesis.distributions import KINDS, Distribution, Spread, Value, spread
 from selfsight.synthesis.factors import FACTORS
 
 OTHERS = "others"
@@ -77,12 +77,18 @@ class ClassSpec(Settings):
         return assets
 
 
+Sizes: TypeAlias = Literal["picture", "world"]
+
+
 class RenderSettings(Settings):
-    """How a backend that traces rays does it."""
+    """How a backend of three dimensions builds and renders them."""
 
     samples: int = Field(16, ge=1, le=65536, description="rays a pixel")
     denoise: bool = True
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto takes a GPU where there is one")
+    sizes: Sizes = Field(
+        "picture", description="what `size` is: as large as in the usual camera's picture, or metres in the world"
+    )
 
 
 class SequenceSettings(Settings):
@@ -182,21 +188,29 @@ class SynthSpec(Settings):
     def all_assets(self) -> Iterator[str]:
         """Every asset, in training and elsewhere."""
         yield from self.distractors
+        yield from self.labelled_assets()
+
+    def labelled_assets(self) -> Iterator[str]:
+        """Every asset of a class, in training and elsewhere."""
         for given in self.classes.values():
             yield from given.assets
         for by_class in self.shift_assets.values():
             for assets in by_class.values():
                 yield from assets
 
-    def names(self, factor: str) -> Iterator[str]:
-        """Every value of a factor of names, in training and elsewhere."""
+    def values(self, factor: str) -> Iterator[Value]:
+        """The spans of a factor, in training and elsewhere."""
         for way in [
             *self.ways(factor),
             *self.in_training(factor),
             *(there for of, there in self.shifts().values() if of == factor),
         ]:
             if isinstance(way, Spread):
-                yield from map(str, way.span())
+                yield from way.span()
+
+    def names(self, factor: str) -> Iterator[str]:
+        """Every value of a factor of names, in training and elsewhere."""
+        yield from map(str, self.values(factor))
 
     def named(self) -> list[str]:
         """Every asset and every value of a factor of names: what may be a file."""
@@ -230,6 +244,8 @@ def dumped(spec: SynthSpec) -> dict[str, Any]:
     # What is not there leaves no trace, so that sets stay the same sets under versions that know more.
     if spec.render == RenderSettings():
         del values["render"]
+    elif spec.render.sizes == "picture":
+        del values["render"]["sizes"]
     if spec.sequence is None:
         del values["sequence"]
     else:

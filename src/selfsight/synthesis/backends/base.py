@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from selfsight.synthesis.frame import Frame
+from selfsight.synthesis.meshes import Mesh
 from selfsight.synthesis.scene import Scene
 from selfsight.synthesis.spec import RenderSettings, SynthSpec
 
@@ -28,6 +29,8 @@ class Backend(ABC):
     """Endings of files of `asset` and of each factor of kind `name`."""
     distractors: ClassVar[tuple[str, ...]]
     """Things of no class where a spec names none."""
+    renders: ClassVar[bool] = False
+    """Whether it builds scenes of three dimensions, of which `render` of a spec tells."""
     lifetime: ClassVar[int] = 5000
     """Pictures after which the process that draws is replaced."""
 
@@ -41,6 +44,10 @@ class Backend(ABC):
     @abstractmethod
     def check(self, spec: SynthSpec) -> None:
         """Look at every file that `spec` (resolved: see `synth.files`) names; `DataError` for the first that cannot be drawn."""
+
+    def meshes(self, spec: SynthSpec) -> dict[str, Mesh]:
+        """By name, the model of each asset of a class, as the poses of its frames mean it; none of a backend without poses."""
+        return {}
 
     @abstractmethod
     def draw(self, scene: Scene) -> Frame:

@@ -14,6 +14,7 @@ from selfsight.errors import ConfigError, InputError, nearest
 from selfsight.runs import alone, place_for_folder, remove_folder, room_for
 from selfsight.synthesis.backends import BACKENDS
 from selfsight.synthesis.exports.base import Format
+from selfsight.synthesis.exports.bop import Bop
 from selfsight.synthesis.exports.coco import Coco, CocoPolygons
 from selfsight.synthesis.exports.imagefolder import ImageFolder
 from selfsight.synthesis.exports.mot import Mot
@@ -30,6 +31,7 @@ FORMATS: dict[str, Format] = {
     "yolo-pose": YoloPose(),
     "voc": Voc(),
     "mot": Mot(),
+    "bop": Bop(),
     "csv": Csv(),
     "imagefolder": ImageFolder(),
 }
@@ -64,7 +66,7 @@ def check_formats(formats: Iterable[str]) -> None:
 
 
 def check_drawable(formats: Iterable[str], spec: SynthSpec) -> None:
-    """`ConfigError` for a format of things that the spec, or its backend, never draws."""
+    """`ConfigError` for a format of things that the spec, or its backend, never draws, or that the spec rules out."""
     there = BACKENDS[spec.backend].labels | ({"sequences"} if spec.sequence else set())
     for format in formats:
         needs = FORMATS[format].needs
@@ -72,6 +74,9 @@ def check_drawable(formats: Iterable[str], spec: SynthSpec) -> None:
             why = "which a spec draws that has 'sequence'" if needs == "sequences" else f"which {spec.backend} does not draw"
             can = ", ".join(name for name, each in FORMATS.items() if each.needs is None or each.needs in there)
             raise ConfigError(f"--export {format}: needs {needs}, {why}; this one gives {can}")
+        reason = FORMATS[format].impossible(spec)
+        if reason is not None:
+            raise ConfigError(f"--export {format}: {reason}")
 
 
 def _written(format: Format, folder: Path, place: Path, split: str | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from selfsight.errors import DataError
 from selfsight.synthesis.exports.drawn import DrawnSet, read_set
+from selfsight.synthesis.spec import SynthSpec
 
 
 class Format(ABC):
@@ -33,6 +34,11 @@ class Format(ABC):
         files = self.fill(drawn, out)
         objects = sum(len(picture.objects) for picture in drawn.pictures)
         return {"images": len(drawn.pictures), "objects": objects, "hidden": drawn.hidden, "files": files}
+
+    def impossible(self, spec: SynthSpec) -> str | None:
+        """Why no set that is drawn after `spec` can be told in this format, where that is known before drawing, and what would be
+        right; None where it may be told."""
+        return None
 
     def lack(self, drawn: DrawnSet) -> str | None:
         """Why the set cannot be told in this format, and what would be right; None where it can."""

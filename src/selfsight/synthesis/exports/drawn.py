@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from typing import Any, NamedTuple
 from selfsight import manifest
 from selfsight.errors import ConfigError, DataError, nearest
 from selfsight.synthesis.frame import LABELS
+from selfsight.synthesis.names import free, plain
 
 Row = Mapping[str, Any]
 Box = tuple[int, int, int, int]
@@ -33,7 +32,7 @@ class Keypoint(NamedTuple):
 
 @dataclass(frozen=True)
 class Picture:
-    """`row` is its row of the manifest, `objects` are the rows of those that are seen, `file` is where its pixels lie.
+    """`row` is its row of the manifest, `objects` are the rows of those that are seen, `folder` is that of the set.
 
     `stem` and `name` (the same with the ending of the file) are unlike those of any other picture of the set, whatever the case
     of letters. `label` is the class of the whole picture, if it has one.
@@ -41,9 +40,14 @@ class Picture:
 
     row: Row
     objects: tuple[Row, ...]
-    file: Path
+    folder: Path
     stem: str
     label: str | None
+
+    @property
+    def file(self) -> Path:
+        """Where its pixels lie."""
+        return self.folder / self.row["path"]
 
     @property
     def name(self) -> str:
@@ -77,7 +81,8 @@ class Picture:
 class DrawnSet:
     """`pictures` are in the order of the manifest; `hidden` counts the objects of which nothing is seen.
 
-    `keypoints` names the points of each class that has some; like the names of pictures they are those of the whole set.
+    `keypoints` names the points of each class that has some, `assets` are all pairs of a class and an asset, in the order of
+    classes and of names; like the names of pictures they are those of the whole set.
     """
 
     folder: Path
@@ -85,6 +90,7 @@ class DrawnSet:
     pictures: tuple[Picture, ...]
     hidden: int
     keypoints: Mapping[str, list[str]]
+    assets: tuple[tuple[str, str], ...]
 
     @property
     def classes(self) -> list[str]:
@@ -135,7 +141,7 @@ def read_set(folder: Path, split: str | None) -> DrawnSet:
     stems = _stems(content.samples)
     seen, hidden = _objects(content.objects, {row["key"] for row in there})
     pictures = [_picture(folder, content.info.classes, row, seen[row["key"]], stems[row["key"]]) for row in there]
-    return DrawnSet(folder, content.info, tuple(pictures), hidden, _keypoints(content))
+    return DrawnSet(folder, content.info, tuple(pictures), hidden, _keypoints(content), _assets(content))
 
 
 def _check(folder: Path, content: manifest.Manifest) -> None:
@@ -157,6 +163,11 @@ def _keypoints(content: manifest.Manifest) -> dict[str, list[str]]:
     return {name: list(found) for name, found in names.items() if found}
 
 
+def _assets(content: manifest.Manifest) -> tuple[tuple[str, str], ...]:
+    pairs = {(each["class"], each["asset"]) for each in content.objects if each.get("asset") is not None}
+    return tuple(sorted(pairs, key=lambda pair: (content.info.classes.index(pair[0]), pair[1])))
+
+
 def _objects(rows: Iterable[Row], keys: set[str]) -> tuple[dict[str, list[Row]], int]:
     """(those that are seen by key of their picture, how many are not)."""
     seen: dict[str, list[Row]] = defaultdict(list)
@@ -173,7 +184,7 @@ def _objects(rows: Iterable[Row], keys: set[str]) -> tuple[dict[str, list[Row]],
 
 def _picture(folder: Path, classes: list[str], row: Row, objects: list[Row], stem: str) -> Picture:
     label = None if row.get("label") is None else classes[row["label"]]
-    return Picture(row, tuple(objects), folder / row["path"], stem, label)
+    return Picture(row, tuple(objects), folder, stem, label)
 
 
 def _stems(samples: Iterable[Row]) -> dict[str, str]:
@@ -183,19 +194,4 @@ def _stems(samples: Iterable[Row]) -> dict[str, str]:
     for row in samples:
         stem = plain(row["key"].removesuffix(PurePosixPath(row["path"]).suffix))
         found[row["key"]] = free(stem, taken)
-    return found
-
-
-def plain(name: str) -> str:
-    """A name for a file that lists and other systems bear: letters, digits, `_`, `-`, `.`, and no dot at its start."""
-    return re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", name)).lstrip(".") or "_"
-
-
-def free(name: str, taken: set[str]) -> str:
-    """The name, with a number where one of the `taken` is the same but for the case of letters; it is then taken, too."""
-    number, found = 1, name
-    while found.casefold() in taken:
-        number += 1
-        found = f"{name}_{number}"
-    taken.add(found.casefold())
     return found

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from selfsight.synthesis.exports.base import Format
-from selfsight.synthesis.exports.drawn import DrawnSet, Picture, box_of, plain
+from selfsight.synthesis.exports.drawn import DrawnSet, Picture, box_of
+from selfsight.synthesis.names import plain
 
 
 class ImageFolder(Format):

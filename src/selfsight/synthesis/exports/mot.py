@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from selfsight.synthesis.exports.base import Format
-from selfsight.synthesis.exports.drawn import DrawnSet, Picture, free, full_box_of, plain
+from selfsight.synthesis.exports.drawn import DrawnSet, Picture, full_box_of
+from selfsight.synthesis.names import free, plain
 
 _RATE = 30
 """Frames a second that `seqinfo.ini` tells: programs want a number, and a drawn sequence has no time."""

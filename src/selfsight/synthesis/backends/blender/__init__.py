@@ -12,13 +12,14 @@ from selfsight.synthesis.backends.blender.labels import corrected, solid, whole
 from selfsight.synthesis.backends.blender.loaded import blender
 from selfsight.synthesis.backends.blender.models import SOLIDS, SUFFIXES, Models
 from selfsight.synthesis.backends.blender.passes import rendered
-from selfsight.synthesis.backends.blender.scenery import arranged
+from selfsight.synthesis.backends.blender.scenery import arranged, check_places
 from selfsight.synthesis.backends.blender.sky import opened_image
 from selfsight.synthesis.backends.blender.stage import stage
 from selfsight.synthesis.backends.pictures import Pictures
 from selfsight.synthesis.colours import GAMMA
 from selfsight.synthesis.factors import FACTORS
 from selfsight.synthesis.frame import Camera, Frame
+from selfsight.synthesis.meshes import Mesh
 from selfsight.synthesis.patterns import PATTERNS
 from selfsight.synthesis.scene import Scene
 from selfsight.synthesis.sensor import exposed
@@ -47,6 +48,7 @@ class Blender(Backend):
         "hdri": (".hdr", ".exr"),
     }
     distractors = ("model/pyramid", "model/capsule")
+    renders = True
     lifetime = 500
 
     def __init__(self, base: Path) -> None:
@@ -54,6 +56,7 @@ class Blender(Backend):
         self.pictures = Pictures(base)
 
     def check(self, spec: SynthSpec) -> None:
+        check_places(spec)
         blender()
         stage().configure(spec.render, self.threads)
         models = Models(self.base)
@@ -65,10 +68,14 @@ class Blender(Backend):
             for name in sorted({*spec.names(factor)} - {*self.built_in[factor]}):
                 opened_image(name, self.base)
 
+    def meshes(self, spec: SynthSpec) -> dict[str, Mesh]:
+        models = Models(self.base)
+        return {name: models.model(name).bare() for name in sorted({*spec.labelled_assets()})}
+
     def draw(self, scene: Scene) -> Frame:
         place = stage()
         place.configure(self.settings, self.threads)
-        eye, placed = arranged(scene, self.base)
+        eye, placed = arranged(scene, self.base, self.settings.sizes)
         place.set(scene, eye, placed, self.base, self.pictures)
         passes = rendered(place.scene.name)
         objects = [one for one in placed if one.thing.name is not None]

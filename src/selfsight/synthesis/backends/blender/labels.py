@@ -15,9 +15,9 @@ import numpy.typing as npt
 from scipy.ndimage import maximum_filter, minimum_filter
 
 from selfsight.synthesis.backends.blender.placing import Eye
-from selfsight.synthesis.backends.blender.silhouettes import covered
 from selfsight.synthesis.backends.blender.stage import Placed, Stage
 from selfsight.synthesis.frame import Full, Keypoint, Solid, box_of
+from selfsight.synthesis.silhouettes import covered
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 

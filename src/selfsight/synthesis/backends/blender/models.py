@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from selfsight.errors import DataError
 from selfsight.synthesis.backends.blender.loaded import blender, quiet
-from selfsight.synthesis.backends.blender.silhouettes import Edges, edges
+from selfsight.synthesis.meshes import Mesh
+from selfsight.synthesis.silhouettes import Edges, edges
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -33,6 +34,12 @@ class Model:
     edges: Edges
     own: bool
     keypoints: Mapping[str, Floats] = field(default_factory=dict)
+
+    def bare(self) -> Mesh:
+        """Its shape alone, for those without Blender."""
+        normals = np.empty(self.points.size, dtype=np.float32)
+        self.mesh.vertices.foreach_get("normal", normals)
+        return Mesh(self.points, normals.reshape(-1, 3).astype(np.float64), self.triangles)
 
 
 def _sphere(bpy: Any) -> None:

@@ -2,20 +2,22 @@
 
 The world has z upwards and the ground at 0; the camera looks at its origin. Size and place of a thing are those in the picture of
 the usual camera, which sees the picture's shorter side 1 metre wide at the origin. So they vary alone, as in a flat scene: what
-lies farther off is larger in metres. Things stand on the ground. Another camera sees the same world from elsewhere.
+lies farther off is larger in metres. With sizes of the world, size is metres instead, and what lies farther off looks smaller.
+Things stand on the ground. Another camera sees the same world from elsewhere.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from selfsight.synthesis.scene import Scene, Thing
+from selfsight.synthesis.spec import Sizes
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -62,9 +64,9 @@ def eye(scene: Scene) -> Eye:
     return _eye(scene.size, {factor: scene.number(factor) for factor in _CAMERA})
 
 
-def usual_eye(scene: Scene) -> Eye:
-    """The camera by which things are placed."""
-    return _eye(scene.size, _CAMERA)
+def usual_eye(size: tuple[int, int]) -> Eye:
+    """The camera by which things are placed, of a picture of `size` (width, height)."""
+    return _eye(size, _CAMERA)
 
 
 def _eye(size: tuple[int, int], factors: Mapping[str, float]) -> Eye:
@@ -109,14 +111,23 @@ def _about(axis: Floats, angle: float) -> Floats:
     return np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
 
 
-def standing(thing: Thing, corners: Floats, usual: Eye) -> Pose:
+def standing(thing: Thing, corners: Floats, usual: Eye, sizes: Sizes = "picture") -> Pose:
     """On the ground: `corners` [n, 3] are points of the model of which one is its lowest, however it is turned."""
     turn = turned(thing)
     lowest = -float((corners @ turn.T)[:, 2].min())
-    ray, wide = usual.ray(thing.number("x"), thing.number("y")), _width(thing, usual)
+    ray = usual.ray(thing.number("x"), thing.number("y"))
+    if sizes == "world":
+        scale = thing.number("size")
+        return Pose(turn, scale, usual.place + _depth(usual, ray, scale * lowest) * ray)
+    wide = _width(thing, usual)
     # It is depth x wide metres large, so its middle must be depth x wide x lowest above the ground.
     depth = usual.place[2] / (wide * lowest - ray[2])
     return Pose(turn, depth * wide, usual.place + depth * ray)
+
+
+def _depth(eye: Eye, ray: Floats, height: float) -> float:
+    """Metres at which a ray that falls is so high above the ground."""
+    return float((eye.place[2] - height) / -ray[2])
 
 
 def before(thing: Thing, hidden: Thing, at: Pose, eye: Eye) -> Pose:
@@ -139,24 +150,36 @@ def _width(thing: Thing, eye: Eye) -> float:
     return 2 * math.sin(math.atan(half))
 
 
-def beside(thing: Thing, objects: list[Thing], eye: Eye) -> Thing:
+def beside(thing: Thing, objects: list[Thing], eye: Eye, sizes: Sizes = "picture") -> Thing:
     """The thing moved in the picture, away from the middle of the objects, until its circle meets none of theirs."""
     short, (width, height) = min(eye.size), eye.size
     away = 2 * math.pi * (thing.seed % 3600) / 3600
     step = np.array([math.cos(away), math.sin(away)])
     here = np.array([thing.number("x") * width, thing.number("y") * height]) / short
     for _ in range(400):
-        if all(_apart(here, thing, other, eye) for other in objects):
+        thing = _at(thing, here * short / eye.size)
+        if all(_apart(thing, other, eye, sizes) for other in objects):
             break
         here = here + 0.02 * step
-    factors = {**thing.factors, "x": float(here[0] * short / width), "y": float(here[1] * short / height)}
-    return Thing(thing.name, thing.asset, factors, thing.seed)
+    return thing
 
 
-def _apart(here: Floats, thing: Thing, other: Thing, eye: Eye) -> bool:
-    short, (width, height) = min(eye.size), eye.size
-    there = np.array([other.number("x") * width, other.number("y") * height]) / short
-    return bool(np.hypot(*(here - there)) >= (thing.number("size") + other.number("size")) / 2)
+def _at(thing: Thing, place: Floats) -> Thing:
+    return replace(thing, factors={**thing.factors, "x": float(place[0]), "y": float(place[1])})
+
+
+def _apart(one: Thing, other: Thing, eye: Eye, sizes: Sizes) -> bool:
+    away = [(one.number(axis) - other.number(axis)) * side / min(eye.size) for axis, side in zip("xy", eye.size, strict=True)]
+    return bool(math.hypot(*away) >= (_diameter(one, eye, sizes) + _diameter(other, eye, sizes)) / 2)
+
+
+def _diameter(thing: Thing, eye: Eye, sizes: Sizes) -> float:
+    """Of its circle in the picture, whose shorter side is 1; of a thing of metres, about that of a sphere on the ground."""
+    size = thing.number("size")
+    if sizes == "picture":
+        return size
+    depth = _depth(eye, eye.ray(thing.number("x"), thing.number("y")), size / 2)
+    return float(size / depth * eye.intrinsics[0, 0] / min(eye.size))
 
 
 def lamp_direction(number: int, scene: Scene) -> Floats:
