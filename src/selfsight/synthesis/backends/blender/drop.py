@@ -11,24 +11,29 @@ import numpy.typing as npt
 from selfsight.synthesis.backends.blender.loaded import blender, quiet
 from selfsight.synthesis.backends.blender.models import Model
 from selfsight.synthesis.backends.blender.placing import Pose
+from selfsight.synthesis.backends.blender.scenery import Scenery
 
 _FRAMES = 24
 """A second."""
 _LONGEST = 8.0
 _UP = np.array([0.0, 0.0, 1.0])
+_FINE = 40
+"""Steps a frame where there is scenery, whose sheets are thin: what falls from 5 metres moves a centimetre in one."""
 _STILL = 1e-4
 """Metres a frame below which nothing moves."""
 
 
-def dropped(things: Sequence[tuple[Model, Pose]], height: float) -> list[Pose]:
+def dropped(things: Sequence[tuple[Model, Pose]], height: float, scenery: Scenery | None = None) -> list[Pose]:
     """Poses once all things have come to rest, at most eight seconds later.
 
-    Each falls from its place, `height` metres higher. One that would begin within another begins above it instead.
+    Each falls from its place, `height` metres higher. One that would begin within another begins above it instead. Scenery
+    holds them by its faces, as they are; below it lies the ground.
     """
     bpy = blender()
     world = bpy.data.scenes.new("drop")
     try:
         with quiet(), bpy.context.temp_override(scene=world, view_layer=world.view_layers[0]):
+            _stand(bpy, world, scenery)
             bodies = _bodies(bpy, world, things, height)
             _fall(bpy, world, bodies)
             depsgraph = world.view_layers[0].depsgraph
@@ -40,16 +45,27 @@ def dropped(things: Sequence[tuple[Model, Pose]], height: float) -> list[Pose]:
     return [Pose(matrix[:3, :3] / pose.scale, pose.scale, matrix[:3, 3]) for matrix, (_, pose) in zip(found, things, strict=True)]
 
 
-def _bodies(bpy: Any, world: Any, things: Sequence[tuple[Model, Pose]], height: float) -> list[Any]:
+def _stand(bpy: Any, world: Any, scenery: Scenery | None) -> None:
+    """What does not move: the ground, and scenery on it."""
     bpy.ops.rigidbody.world_add()
     world.rigidbody_world.collection = bpy.data.collections.new("bodies")
     world.rigidbody_world.solver_iterations = 20
-    world.rigidbody_world.substeps_per_frame = 10
+    world.rigidbody_world.substeps_per_frame = 10 if scenery is None else _FINE
     world.render.fps = _FRAMES
-    floor = _add(bpy, world, _slab(bpy), Pose(np.eye(3), 1.0, np.array([0.0, 0.0, -0.5])).matrix())
+    ground = 0.0 if scenery is None else scenery.ground
+    floor = _add(bpy, world, _slab(bpy), Pose(np.eye(3), 1.0, np.array([0.0, 0.0, ground - 0.5])).matrix())
     floor.rigid_body.type = "PASSIVE"
     floor.rigid_body.collision_shape = "BOX"
     floor.rigid_body.friction = 0.6
+    if scenery is not None:
+        walls = _add(bpy, world, scenery.mesh, np.eye(4))
+        walls.rigid_body.type = "PASSIVE"
+        walls.rigid_body.collision_shape, walls.rigid_body.mesh_source = "MESH", "BASE"
+        walls.rigid_body.friction = 0.6
+        walls.rigid_body.use_margin, walls.rigid_body.collision_margin = True, 0.0
+
+
+def _bodies(bpy: Any, world: Any, things: Sequence[tuple[Model, Pose]], height: float) -> list[Any]:
     bodies: list[Any] = []
     taken: list[tuple[npt.NDArray[np.float64], float]] = []
     for model, pose in things:

@@ -1,0 +1,36 @@
+"""Which model stands where: a scene's things with their poses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from selfsight.synthesis.backends.blender.drop import dropped
+from selfsight.synthesis.backends.blender.models import Models
+from selfsight.synthesis.backends.blender.placing import Eye, Pose, before, beside, eye, standing, usual_eye
+from selfsight.synthesis.backends.blender.scenery import Scenery
+from selfsight.synthesis.backends.blender.stage import Placed
+from selfsight.synthesis.scene import Scene, Thing
+
+
+def arranged(scene: Scene, base: Path, scenery: Scenery | None) -> tuple[Eye, list[Placed]]:
+    """The camera, and all things in their scenery. Objects are numbered from 1 in their order; what hides one comes first, as in
+    the scene."""
+    usual, models = usual_eye(scene), Models(base)
+    objects = list(scene.objects)
+    first = scene.things.index(objects[0]) if objects else 0
+    occluders, others = scene.things[:first], [t for t in scene.things[first:] if t.name is None]
+    poses = [standing(thing, models.model(thing.asset).points, usual) for thing in objects]
+    if scene.number("drop") and objects:
+        poses = _fallen(scene, models, objects, poses, scenery)
+    placed = [Placed(t, models.model(t.asset), pose, n) for n, (t, pose) in enumerate(zip(objects, poses, strict=True), 1)]
+    camera = eye(scene)
+    hidden = [Placed(thing, models.model(thing.asset), before(thing, objects[0], poses[0], camera), 0) for thing in occluders]
+    aside = [beside(thing, objects, usual) for thing in others]
+    stand = [Placed(t, models.model(t.asset), standing(t, models.model(t.asset).points, usual), 0) for t in aside]
+    unnumbered = [one._replace(number=len(objects) + k) for k, one in enumerate([*hidden, *stand], 1)]
+    return camera, [*unnumbered, *placed]
+
+
+def _fallen(scene: Scene, models: Models, objects: list[Thing], poses: list[Pose], scenery: Scenery | None) -> list[Pose]:
+    things = [(models.model(thing.asset), pose) for thing, pose in zip(objects, poses, strict=True)]
+    return dropped(things, scene.number("drop"), scenery)
