@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -19,6 +19,7 @@ from selfsight.synthesis.backends.blender.silhouettes import Edges, edges
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 _STEPS = 300
+_DIRECTIONS = 256
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,19 @@ class Model:
     edges: Edges
     own: bool
     keypoints: Mapping[str, Floats] = field(default_factory=dict)
+
+    @cached_property
+    def hull(self) -> Floats:
+        """[n, 3]: its points that lie farthest out in one of many directions. Their convex hull is that of all points to within
+        a few thousandths of the diameter, and a small part of them suffices for that."""
+        if len(self.points) <= _DIRECTIONS:
+            return self.points
+        # Evenly over the sphere: each step around it is the golden angle.
+        height = 1 - 2 * (np.arange(_DIRECTIONS) + 0.5) / _DIRECTIONS
+        around = np.arange(_DIRECTIONS) * math.pi * (3 - math.sqrt(5))
+        level = np.sqrt(1 - height**2)
+        directions = np.stack([level * np.cos(around), level * np.sin(around), height])
+        return self.points[np.unique((self.points @ directions).argmax(0))]
 
 
 def _sphere(bpy: Any) -> None:
