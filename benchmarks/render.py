@@ -20,9 +20,10 @@ import time
 from pathlib import Path
 
 from selfsight.synthesis.backends.blender import Blender
+from selfsight.synthesis.backends.blender.arranging import arranged
 from selfsight.synthesis.backends.blender.loaded import blender
 from selfsight.synthesis.backends.blender.passes import rendered
-from selfsight.synthesis.backends.blender.scenery import arranged
+from selfsight.synthesis.backends.blender.scenery import scenery_of
 from selfsight.synthesis.backends.blender.stage import Stage, stage
 from selfsight.synthesis.files import resolved
 from selfsight.synthesis.loading import checked
@@ -46,8 +47,9 @@ def placed(asked: Order, scene: Scene, labels: bool) -> Stage:
     """Blender's scene, ready to be rendered with or without the passes that labels come from."""
     backend, place = Blender(asked.base), stage()
     place.configure(asked.spec.render, 0)
-    eye, things = arranged(scene, asked.base)
-    place.set(scene, eye, things, asked.base, backend.pictures)
+    scenery = scenery_of(scene, asked.base)
+    eye, things = arranged(scene, asked.base, scenery)
+    place.set(scene, eye, things, scenery, asked.base, backend.pictures)
     place.layer.use_pass_z = place.layer.use_pass_normal = place.layer.use_pass_object_index = labels
     return place
 

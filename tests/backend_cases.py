@@ -57,6 +57,7 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "roughness": (0.1, 0.9),
     "metallic": (0, 1),
     "drop": (0, 1),
+    "scenery": ("none", "scenery/tray"),
     "hdri": ("none", "sky.hdr"),
     "distance": (1, 1.5),
     "focal_length": (35, 80),

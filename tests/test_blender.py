@@ -22,10 +22,10 @@ from blenders import needs_blender
 from selfsight import manifest
 from selfsight.errors import ConfigError, DataError
 from selfsight.manifest import decode_mask
-from selfsight.synthesis.backends import BACKENDS, backend
+from selfsight.synthesis.backends import backend
+from selfsight.synthesis.backends.blender.arranging import check_places
 from selfsight.synthesis.backends.blender.loaded import _missing, blender
 from selfsight.synthesis.backends.blender.placing import Eye, before, beside, eye, standing, usual_eye
-from selfsight.synthesis.backends.blender.scenery import check_places
 from selfsight.synthesis.backends.pictures import Pictures, cropped
 from selfsight.synthesis.exports import FORMATS, check_drawable
 from selfsight.synthesis.factors import FACTORS
@@ -599,7 +599,7 @@ def test_several_sizes_of_a_class_are_told_before_bop_is_drawn(changes: dict[str
     if told is not None:
         assert "give 'size' one value and 'render: {sizes: world}'" in told
         with pytest.raises(ConfigError, match="--export bop: things of class 'ball' are drawn in several sizes; BOP's models"):
-            check_drawable(["coco", "bop"], spec, BACKENDS["blender"])
+            check_drawable(["coco", "bop"], spec)
 
 
 def test_without_blender_the_message_says_what_to_install(tmp_path: Path) -> None:

@@ -74,7 +74,8 @@ FACTORS: dict[str, Factor] = {
     "occlusion": _number("picture", 0, 0.9, 0.0, "share of the first object that a thing of no class hides"),
     "distractors": _whole(0, 250, 0, "things of no class, which lie behind the objects"),
     "drop": _number("picture", 0, 10, 0.0, "height from which objects fall before the picture is taken; 1 is the shorter side"),
-    # The picture: ground.
+    # The picture: place and ground.
+    "scenery": _name("picture", "none", "where things stand, in metres: `none`, a built-in place, or a model file"),
     "background": _name("picture", "mottled", "what lies behind: a built-in ground, or photographs"),
     "background_hue": _number("picture", -360, 720, _spread(0, 360), "degrees on the colour circle; of built-in grounds"),
     "background_saturation": _number("picture", 0, 1, 0.2, "0 is grey; of built-in grounds"),

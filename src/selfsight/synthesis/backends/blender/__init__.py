@@ -8,11 +8,13 @@ from typing import ClassVar
 import numpy as np
 
 from selfsight.synthesis.backends.base import Backend
+from selfsight.synthesis.backends.blender.arranging import arranged, check_places
 from selfsight.synthesis.backends.blender.labels import corrected, solid, whole
 from selfsight.synthesis.backends.blender.loaded import blender
-from selfsight.synthesis.backends.blender.models import SOLIDS, SUFFIXES, Models
+from selfsight.synthesis.backends.blender.models import SOLIDS, Models
 from selfsight.synthesis.backends.blender.passes import rendered
-from selfsight.synthesis.backends.blender.scenery import arranged, check_places
+from selfsight.synthesis.backends.blender.reading import SUFFIXES
+from selfsight.synthesis.backends.blender.scenery import BUILT_IN, opened_scenery, scenery_of
 from selfsight.synthesis.backends.blender.sky import opened_image
 from selfsight.synthesis.backends.blender.stage import stage
 from selfsight.synthesis.backends.pictures import Pictures
@@ -40,12 +42,14 @@ class Blender(Backend):
         "texture": ("own", "plain", "mottled", *PATTERNS),
         "background": ("plain", "gradient", "mottled", *PATTERNS),
         "hdri": ("none",),
+        "scenery": ("none", *BUILT_IN),
     }
     suffixes: ClassVar[dict[str, tuple[str, ...]]] = {
         "asset": SUFFIXES,
         "texture": _IMAGES,
         "background": _IMAGES,
         "hdri": (".hdr", ".exr"),
+        "scenery": SUFFIXES,
     }
     distractors = ("model/pyramid", "model/capsule")
     renders = True
@@ -67,6 +71,8 @@ class Blender(Backend):
         for factor in ("texture", "hdri"):
             for name in sorted({*spec.names(factor)} - {*self.built_in[factor]}):
                 opened_image(name, self.base)
+        for name in sorted({*spec.names("scenery")} - {"none"}):
+            opened_scenery(name, self.base)
 
     def meshes(self, spec: SynthSpec) -> dict[str, Mesh]:
         models = Models(self.base)
@@ -75,8 +81,9 @@ class Blender(Backend):
     def draw(self, scene: Scene) -> Frame:
         place = stage()
         place.configure(self.settings, self.threads)
-        eye, placed = arranged(scene, self.base, self.settings.sizes)
-        place.set(scene, eye, placed, self.base, self.pictures)
+        scenery = scenery_of(scene, self.base)
+        eye, placed = arranged(scene, self.base, self.settings.sizes, scenery)
+        place.set(scene, eye, placed, scenery, self.base, self.pictures)
         passes = rendered(place.scene.name)
         objects = [one for one in placed if one.thing.name is not None]
         numbers, depth, normals = corrected(place, eye, passes, len(objects))

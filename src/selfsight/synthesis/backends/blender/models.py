@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -12,16 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from selfsight.errors import DataError
-from selfsight.synthesis.backends.blender.loaded import blender, quiet
+from selfsight.synthesis.backends.blender.reading import imported, key_of, read
 from selfsight.synthesis.meshes import Mesh
 from selfsight.synthesis.silhouettes import Edges, edges
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-_MESHES = ("MESH", "CURVE", "SURFACE", "FONT", "META")
-_KEYPOINT = "keypoint."
-"""How the names of vertex groups begin that are keypoints, at the middle of their vertices."""
 _STEPS = 300
+_DIRECTIONS = 256
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,19 @@ class Model:
         normals = np.empty(self.points.size, dtype=np.float32)
         self.mesh.vertices.foreach_get("normal", normals)
         return Mesh(self.points, normals.reshape(-1, 3).astype(np.float64), self.triangles)
+
+    @cached_property
+    def hull(self) -> Floats:
+        """[n, 3]: its points that lie farthest out in one of many directions. Their convex hull is that of all points to within
+        a few thousandths of the diameter, and a small part of them suffices for that."""
+        if len(self.points) <= _DIRECTIONS:
+            return self.points
+        # Evenly over the sphere: each step around it is the golden angle.
+        height = 1 - 2 * (np.arange(_DIRECTIONS) + 0.5) / _DIRECTIONS
+        around = np.arange(_DIRECTIONS) * math.pi * (3 - math.sqrt(5))
+        level = np.sqrt(1 - height**2)
+        directions = np.stack([level * np.cos(around), level * np.sin(around), height])
+        return self.points[np.unique((self.points @ directions).argmax(0))]
 
 
 def _sphere(bpy: Any) -> None:
@@ -119,28 +131,6 @@ _SUZANNE = {
 """About where they are when she is of diameter 1; the nearest vertex is taken."""
 
 
-def _blend(bpy: Any, path: Path) -> None:
-    with bpy.data.libraries.load(str(path), link=False) as (there, here):
-        here.objects = list(there.objects)
-    for each in here.objects:
-        bpy.context.scene.collection.objects.link(each)
-
-
-_READERS: dict[str, Callable[[Any, Path], Any]] = {
-    ".blend": _blend,
-    ".glb": lambda bpy, path: bpy.ops.import_scene.gltf(filepath=str(path)),
-    ".gltf": lambda bpy, path: bpy.ops.import_scene.gltf(filepath=str(path)),
-    ".obj": lambda bpy, path: bpy.ops.wm.obj_import(filepath=str(path)),
-    ".ply": lambda bpy, path: bpy.ops.wm.ply_import(filepath=str(path)),
-    ".stl": lambda bpy, path: bpy.ops.wm.stl_import(filepath=str(path)),
-    ".usd": lambda bpy, path: bpy.ops.wm.usd_import(filepath=str(path)),
-    ".usda": lambda bpy, path: bpy.ops.wm.usd_import(filepath=str(path)),
-    ".usdc": lambda bpy, path: bpy.ops.wm.usd_import(filepath=str(path)),
-    ".usdz": lambda bpy, path: bpy.ops.wm.usd_import(filepath=str(path)),
-}
-SUFFIXES = tuple(_READERS)
-
-
 class Models:
     """Models by name, files relative to `base`; each is read once in a process."""
 
@@ -153,82 +143,15 @@ class Models:
     def model(self, name: str) -> Model:
         """`DataError` where it is no model that Blender can read, or holds no surface."""
         path = None if name in SOLIDS else (self.base / name).absolute()
-        key = name if path is None else f"{path}:{path.stat().st_mtime_ns}"
+        key = key_of(name, path)
         if key not in self._read:
             self._read[key] = _model(name, path)
         return self._read[key]
 
 
 def _model(name: str, path: Path | None) -> Model:
-    bpy = blender()
-    workshop = bpy.data.scenes.new("workshop")
-    try:
-        with quiet(), bpy.context.temp_override(scene=workshop, view_layer=workshop.view_layers[0]):
-            if path is None:
-                SOLIDS[name](bpy)
-            else:
-                _imported(bpy, path)
-            there = list(workshop.collection.all_objects)
-            mesh = _joined(bpy, workshop, there)
-            if mesh is None or not len(mesh.polygons):
-                raise DataError(f"{path}: holds no surface; expected a model with faces")
-            named = _named(there) if path else {}
-    finally:
-        for each in list(workshop.collection.all_objects):
-            bpy.data.objects.remove(each)
-        bpy.data.scenes.remove(workshop)
-    return _of_unit_size(mesh, named, name)
-
-
-def _imported(bpy: Any, path: Path) -> None:
-    try:
-        _READERS[path.suffix.lower()](bpy, path)
-    except (RuntimeError, OSError, ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        # Importers are add-ons, which raise whatever a damaged file leads them to.
-        why = str(error).strip().splitlines()
-        raise DataError(f"{path}: cannot be read as a model ({why[-1] if why else type(error).__name__})") from None
-
-
-def _joined(bpy: Any, workshop: Any, there: list[Any]) -> Any | None:
-    """One mesh of all that is rendered, modifiers applied as for the final picture; None where there is nothing."""
-    shown = [each for each in there if each.type in _MESHES and not each.hide_render]
-    for modifier in (modifier for each in shown for modifier in each.modifiers):
-        modifier.show_viewport = modifier.show_render
-        if modifier.type in ("SUBSURF", "MULTIRES"):
-            modifier.levels = modifier.render_levels
-    for each in shown:
-        each.hide_viewport = False
-    workshop.view_layers[0].update()
-    depsgraph = workshop.view_layers[0].depsgraph
-    parts = []
-    for each in shown:
-        mesh = bpy.data.meshes.new_from_object(each.evaluated_get(depsgraph), depsgraph=depsgraph)
-        mesh.transform(each.matrix_world)
-        if each.matrix_world.determinant() < 0:
-            mesh.flip_normals()
-        parts.append(bpy.data.objects.new("part", mesh))
-    for part in parts:
-        workshop.collection.objects.link(part)
-    if len(parts) > 1:
-        with bpy.context.temp_override(active_object=parts[0], selected_editable_objects=parts, selected_objects=parts):
-            bpy.ops.object.join()
-    return parts[0].data if parts else None
-
-
-def _named(there: list[Any]) -> dict[str, Floats]:
-    """Keypoints: empties by their names, and vertex groups whose names begin with `keypoint.`."""
-    empties = (each for each in there if each.type == "EMPTY" and not each.children and not each.name.startswith("_"))
-    found = {each.name: np.array(each.matrix_world.translation) for each in empties}
-    for each in there:
-        if each.type != "MESH":
-            continue
-        for group in each.vertex_groups:
-            if group.name.startswith(_KEYPOINT):
-                of = [v.co for v in each.data.vertices if any(g.group == group.index for g in v.groups)]
-                if of:
-                    middle = np.array(of).mean(0)
-                    found[group.name.removeprefix(_KEYPOINT)] = np.array(each.matrix_world)[:3] @ [*middle, 1.0]
-    return found
+    mesh, keypoints = read(SOLIDS[name] if path is None else partial(imported, path=path), path or name)
+    return _of_unit_size(mesh, keypoints, name)
 
 
 def _of_unit_size(mesh: Any, keypoints: Mapping[str, Floats], name: str) -> Model:

@@ -26,6 +26,7 @@ from selfsight.synthesis.backends.blender.materials import (
 )
 from selfsight.synthesis.backends.blender.models import Model
 from selfsight.synthesis.backends.blender.placing import SENSOR, Eye, Pose, lamp_direction
+from selfsight.synthesis.backends.blender.scenery import Scenery
 from selfsight.synthesis.backends.blender.sky import Sky, opened_image
 from selfsight.synthesis.backends.pictures import Pictures, cropped
 from selfsight.synthesis.colours import GAMMA, ground_colour, lamp_colour, thing_colour
@@ -58,7 +59,7 @@ def stage() -> Stage:
 
 
 class Stage:
-    """Camera, ground, lamps, surroundings, and as many bodies as a scene had so far."""
+    """Camera, ground, scenery, lamps, surroundings, and as many bodies as a scene had so far."""
 
     def __init__(self) -> None:
         bpy = blender()
@@ -70,6 +71,8 @@ class Stage:
         self.camera.data.clip_start, self.camera.data.clip_end = 1e-3, 1e5
         self.scene.camera = self.camera
         self.ground = self._add("ground", _plane(bpy))
+        self.nothing = bpy.data.meshes.new("nothing")
+        self.scenery = self._add("scenery", self.nothing)
         self.grounds: dict[str, Surface] = {}
         self.lamps = [self._add(f"lamp {k}", bpy.data.lights.new(f"lamp {k}", "SUN")) for k in range(_LAMPS)]
         self.sky = Sky(bpy)
@@ -103,12 +106,15 @@ class Stage:
         cycles.denoiser, cycles.denoising_prefilter = "OPENIMAGEDENOISE", "FAST"
         cycles.device = "GPU" if settings.device != "cpu" and _gpus(settings.device) else "CPU"
 
-    def set(self, scene: Scene, eye: Eye, placed: Sequence[Placed], base: Path, pictures: Pictures) -> None:
+    def set(
+        self, scene: Scene, eye: Eye, placed: Sequence[Placed], scenery: Scenery | None, base: Path, pictures: Pictures
+    ) -> None:
         """Make Blender's scene the given one."""
         self.scene.render.resolution_x, self.scene.render.resolution_y = scene.size
         self._look(scene, eye)
         self._light(scene)
         self._lay_ground(scene, pictures)
+        self._build(scenery)
         self.sky.set(scene, base, self.ground_image)
         while len(self.bodies) < len(placed):
             self.bodies.append(_Body(self, len(self.bodies)))
@@ -168,6 +174,10 @@ class Stage:
             give_pattern(surface, name)
         surface.finish(roughness=1.0, metallic=0.0, shine=0.0)
         self.ground.material_slots[0].material = surface.material
+
+    def _build(self, scenery: Scenery | None) -> None:
+        self.scenery.data = scenery.mesh if scenery else self.nothing
+        self.ground.location.z = scenery.ground if scenery else 0.0
 
 
 class _Body:

@@ -25,7 +25,7 @@ from selfsight.synthesis.spec import SynthSpec
 Floats: TypeAlias = npt.NDArray[np.float32]
 
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-_OF_SPACE = frozenset({"pitch", "roll", "roughness", "metallic", "drop", "hdri"}) | frozenset(
+_OF_SPACE = frozenset({"pitch", "roll", "roughness", "metallic", "drop", "scenery", "hdri"}) | frozenset(
     {"distance", "focal_length", "camera_azimuth", "camera_elevation"}
 )
 """Factors that need a third dimension."""
