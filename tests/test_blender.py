@@ -457,6 +457,9 @@ def test_the_models_of_a_set_are_those_that_its_poses_move_to_where_the_depth_is
     of_faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     turned = (of_faces * mesh.normals[mesh.triangles[:, 0]]).sum(1)
     assert np.mean(turned > 0) > 0.98  # triangles are wound as their normals say
+    (tmp_path / "set/models/models.json").unlink()  # as a kill leaves it between the models and their list
+    selfsight.synth(tmp_path / "one.yaml", tmp_path / "set", count=2, workers=0)
+    assert np.array_equal(read_ply(models_of(tmp_path / "set")["model/suzanne"]).points, mesh.points)
 
 
 @pytest.fixture(scope="module")
