@@ -25,6 +25,7 @@ from selfsight.manifest import decode_mask
 from selfsight.synthesis.backends import backend
 from selfsight.synthesis.backends.blender.arranging import check_places
 from selfsight.synthesis.backends.blender.loaded import _missing, blender
+from selfsight.synthesis.backends.blender.models import Models
 from selfsight.synthesis.backends.blender.placing import Eye, before, beside, eye, standing, usual_eye
 from selfsight.synthesis.backends.pictures import Pictures, cropped
 from selfsight.synthesis.exports import FORMATS, check_drawable
@@ -381,6 +382,12 @@ def test_a_file_that_is_no_model_is_told_in_a_line_before_the_first_picture(
     with pytest.raises(DataError, match=says) as error:
         selfsight.synth(tmp_path / "bad.yaml", tmp_path / "out", count=1, workers=0)
     assert "\n" not in str(error.value) and name in str(error.value) and not (tmp_path / "out").exists()
+
+
+@needs_blender
+def test_a_model_that_goes_away_while_it_is_drawn_is_told_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.obj: cannot be read as a model \(No such file or directory\)"):
+        Models(tmp_path).model("gone.obj")
 
 
 @needs_blender

@@ -61,8 +61,11 @@ def read(make: Callable[[Any], Any], said: object) -> tuple[Any, dict[str, Float
 
 
 def key_of(name: str, path: Path | None) -> str:
-    """Of what is read once in a process: a file's is another once it was written anew."""
-    return name if path is None else f"{path}:{path.stat().st_mtime_ns}"
+    """Of what is read once in a process: a file's is another once it was written anew. `DataError` where it is gone."""
+    try:
+        return name if path is None else f"{path}:{path.stat().st_mtime_ns}"
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read as a model ({error.strerror})") from None
 
 
 def imported(bpy: Any, path: Path) -> None:
