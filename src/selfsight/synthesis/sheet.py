@@ -63,14 +63,17 @@ def _outlined(image: np.ndarray[Any, np.dtype[np.uint8]], things: Sequence[Mappi
 
 
 def _caption(row: Mapping[str, Any], content: Manifest) -> str:
-    label = "several classes" if row["label"] is None else content.info.classes[row["label"]]
+    label = None if row["label"] is None else content.info.classes[row["label"]]
     kind, _, factor = row["split"].partition(".")
     value = row.get(factor.split(".")[0]) if kind == "shift" else None
-    return label if value is None else f"{label}, {_told(value)}"
+    told = [label, None if value is None else _told(value)]
+    return ", ".join(one for one in told if one is not None) or "several classes"
 
 
 def _told(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else Path(str(value)).name
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return Path(str(value)).name
 
 
 class _Panel(NamedTuple):
