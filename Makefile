@@ -27,7 +27,7 @@ test: lint $(BLENDER)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(AT_ONCE) --dist loadfile --no-loadscope-reorder
 	SELFSIGHT_REQUIRE_BLENDER=$$($(BIN)/python -c 'import sys; print(int(sys.version_info[:2] in ((3, 11), (3, 13))))') \
 		$(BLENDER)/bin/python -m pytest -k blender tests/test_backends.py tests/test_blender.py tests/test_blender_scenery.py \
-		tests/test_render_guide.py
+		tests/test_render_guide.py tests/test_places_guide.py
 
 test-all: test
 	$(BIN)/python -m pytest -m slow

@@ -15,9 +15,10 @@ import selfsight
 from backend_cases import drawer, scene_of
 from blenders import needs_blender
 from selfsight.errors import DataError
+from selfsight.synthesis.backends.blender.arranging import arranged
 from selfsight.synthesis.backends.blender.models import Models
 from selfsight.synthesis.backends.blender.placing import Eye, eye
-from selfsight.synthesis.backends.blender.scenery import BUILT_IN
+from selfsight.synthesis.backends.blender.scenery import BUILT_IN, scenery_of
 from selfsight.synthesis.frame import Frame, object_rows
 from selfsight.synthesis.scene import Scene
 from selfsight.synthesis.spec import RenderSettings
@@ -107,6 +108,15 @@ def test_a_thing_that_misses_the_tray_falls_on_the_table(tmp_path: Path) -> None
     pose = eye(scene).pose @ frame.solids[0].pose
     lowest = pose[2, 3] - np.linalg.norm(pose[:3, 0]) / np.sqrt(3) / 2
     assert pose[0, 3] > INNER and lowest == pytest.approx(-0.008, abs=0.001)
+
+
+@needs_blender
+def test_distractors_stand_beside_an_object_on_the_board_and_not_before_its_edge(tmp_path: Path) -> None:
+    factors = {"distractors": 6, "size": 0.3, "x": {"uniform": [0.4, 0.6]}, "y": {"uniform": [0.48, 0.52]}}
+    scene = scene_of("blender", tmp_path, **BALL, distractors=["model/cube"], factors={"scenery": "scenery/shelf", **factors})
+    _, placed = arranged(scene, tmp_path, "picture", scenery_of(scene, tmp_path))
+    away = [one.pose.middle - placed[-1].pose.middle for one in placed if one.thing.name is None]
+    assert len(away) == 6 and min(abs(x) for x, _, _ in away) > 0.25 and max(abs(y) for _, y, _ in away) < 0.1
 
 
 @needs_blender

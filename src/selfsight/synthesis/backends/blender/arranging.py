@@ -27,7 +27,8 @@ def arranged(scene: Scene, base: Path, sizes: Sizes, scenery: Scenery | None) ->
     placed = [Placed(t, models.model(t.asset), pose, n) for n, (t, pose) in enumerate(zip(objects, poses, strict=True), 1)]
     camera = eye(scene)
     hidden = [Placed(thing, models.model(thing.asset), before(thing, objects[0], poses[0], camera), 0) for thing in occluders]
-    aside = [beside(thing, objects, usual, sizes) for thing in others]
+    # Scenery may end behind and before the objects, as a shelf does.
+    aside = [beside(thing, objects, usual, sizes, sideways=scenery is not None) for thing in others]
     stand = [Placed(t, models.model(t.asset), standing(t, models.model(t.asset).points, usual, sizes), 0) for t in aside]
     unnumbered = [one._replace(number=len(objects) + k) for k, one in enumerate([*hidden, *stand], 1)]
     return camera, [*unnumbered, *placed]

@@ -150,11 +150,11 @@ def _width(thing: Thing, eye: Eye) -> float:
     return 2 * math.sin(math.atan(half))
 
 
-def beside(thing: Thing, objects: list[Thing], eye: Eye, sizes: Sizes = "picture") -> Thing:
-    """The thing moved in the picture, away from the middle of the objects, until its circle meets none of theirs."""
+def beside(thing: Thing, objects: list[Thing], eye: Eye, sizes: Sizes = "picture", sideways: bool = False) -> Thing:
+    """The thing moved in the picture, some way or to the left or right, until its circle meets none of the objects'."""
     short, (width, height) = min(eye.size), eye.size
     away = 2 * math.pi * (thing.seed % 3600) / 3600
-    step = np.array([math.cos(away), math.sin(away)])
+    step = np.array([math.copysign(1.0, math.cos(away)), 0.0] if sideways else [math.cos(away), math.sin(away)])
     here = np.array([thing.number("x") * width, thing.number("y") * height]) / short
     for _ in range(400):
         thing = _at(thing, here * short / eye.size)
