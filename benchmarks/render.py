@@ -48,7 +48,7 @@ def placed(asked: Order, scene: Scene, labels: bool) -> Stage:
     backend, place = Blender(asked.base), stage()
     place.configure(asked.spec.render, 0)
     scenery = scenery_of(scene, asked.base)
-    eye, things = arranged(scene, asked.base, scenery)
+    eye, things = arranged(scene, asked.base, asked.spec.render.sizes, scenery)
     place.set(scene, eye, things, scenery, asked.base, backend.pictures)
     place.layer.use_pass_z = place.layer.use_pass_normal = place.layer.use_pass_object_index = labels
     return place
