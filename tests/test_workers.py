@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -128,6 +129,41 @@ class _Numbers(torch.utils.data.Dataset[int]):
         if number == self.fatal and os.getpid() != self.main:
             os.kill(os.getpid(), signal.SIGKILL)
         return number
+
+
+class _Torn:
+    """Number `number`, as it is handed over by a worker that is killed meanwhile, or else breaks off."""
+
+    def __init__(self, number: int, once: Path, killed: bool) -> None:
+        self.number, self.once, self.killed = number, once, killed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _torn, (self.number, self.once, os.getpid() if self.killed else 0)
+
+
+def _torn(number: int, once: Path, pid: int) -> int:
+    if number == 3 and not once.exists():
+        once.touch()
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+        raise ConnectionResetError("reset by peer")
+    return number
+
+
+class _Handing(_Numbers):
+    def __init__(self, once: Path, killed: bool) -> None:
+        super().__init__()
+        self.once, self.killed = once, killed
+
+    def __getitem__(self, number: int) -> Any:
+        return _Torn(number, self.once, self.killed)
+
+
+def test_a_worker_that_is_killed_while_it_hands_over_an_item_costs_none(tmp_path: Path) -> None:
+    assert list(Crew(_Handing(tmp_path / "once", killed=True), 2).items(0, 8)) == list(range(8))
+    assert (tmp_path / "once").exists()
+    with pytest.raises(ConnectionResetError):
+        list(Crew(_Handing(tmp_path / "again", killed=False), 2).items(0, 8))
 
 
 def test_workers_that_die_over_one_item_again_and_again_end_the_work_with_an_error() -> None:

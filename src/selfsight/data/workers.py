@@ -14,7 +14,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from multiprocessing.connection import wait
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -76,9 +77,9 @@ class Crew(Generic[Item]):
                         yield item
                         if self.workers != workers:
                             break
-                except RuntimeError as error:
+                except (RuntimeError, OSError, EOFError) as error:
                     deaths += 1
-                    self._bury(error, deaths)
+                    self._bury(error, _dead(source), deaths)
                 finally:
                     # Without this the workers live on for as long as someone holds the traceback of an error.
                     getattr(source, "_shutdown_workers", _nothing)()
@@ -98,12 +99,13 @@ class Crew(Generic[Item]):
             pin_memory=self.pin,
         )
 
-    def _bury(self, error: RuntimeError, deaths: int) -> None:
-        """Find out what the dead held; raises where it was no death, or one too many."""
+    def _bury(self, error: Exception, dead: set[int], deaths: int) -> None:
+        """Find out what the `dead` held; raises where it was no death, or one too many."""
         found = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)", str(error))
-        if found is None:
+        # One that dies while it hands over what it has read breaks the connection, which torch does not tell from other errors.
+        pids = {int(pid) for pid in found[1].split(",")} if found else dead
+        if not pids:
             raise error
-        pids = {int(pid) for pid in found[1].split(",")}
         held = [int(row[_SAMPLE]) for row in self.work.held if int(row[_PID]) in pids and row[_SAMPLE] != _NONE]
         how = next((self._signals[pid] for pid in pids if pid in self._signals), "killed, maybe for want of memory,")
         for sample in held:
@@ -138,6 +140,13 @@ class Crew(Generic[Item]):
         finally:
             done.set()
             thread.join()
+
+
+def _dead(source: Any) -> set[int]:
+    """Processes of workers that have died, or do in this second."""
+    workers = getattr(source, "_workers", ())
+    wait([worker.sentinel for worker in workers], timeout=1)
+    return {worker.pid for worker in workers if worker.exitcode}
 
 
 class _Start:
