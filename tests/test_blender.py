@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import pytest
 from PIL import Image
 from scipy.ndimage import maximum_filter, minimum_filter
@@ -19,7 +20,7 @@ from scipy.ndimage import maximum_filter, minimum_filter
 import selfsight
 from backend_cases import STILL, drawer, scene_of, spec_of
 from blenders import needs_blender
-from selfsight import manifest
+from selfsight import api, manifest
 from selfsight.errors import ConfigError, DataError
 from selfsight.manifest import decode_mask
 from selfsight.synthesis.backends import backend
@@ -401,17 +402,45 @@ def test_an_image_that_is_none_is_told_before_the_first_picture(tmp_path: Path) 
 # --- sets -------------------------------------------------------------------------------------------------------------
 
 
+TWO = {
+    "name": "two",
+    "size": 48,
+    "backend": "blender",
+    "render": {"samples": 2, "device": "cpu"},
+    "classes": {"ball": {"assets": "model/sphere"}, "monkey": {"assets": "model/suzanne"}},
+    "splits": {"train": 1.0},
+}
+
+
+class Killer(api.Silent):
+    """Kills a worker once the first picture is drawn."""
+
+    killed = 0
+
+    def advance(self, what: str, done: int, total: int) -> None:
+        workers = [child for child in psutil.Process().children() if "resource_tracker" not in " ".join(child.cmdline())]
+        if done and not self.killed and workers:
+            workers[0].kill()
+            self.killed = workers[0].pid
+
+
+@needs_blender
+def test_a_worker_that_is_killed_is_replaced_and_its_picture_drawn(tmp_path: Path) -> None:
+    (tmp_path / "two.yaml").write_text(json.dumps(TWO))
+    killer = Killer()
+    selfsight.synth(tmp_path / "two.yaml", tmp_path / "killed", count=8, workers=2, watch=killer)
+    assert killer.killed
+    selfsight.synth(tmp_path / "two.yaml", tmp_path / "left", count=8, workers=0)
+    here, there = (
+        {path.relative_to(of).as_posix(): path.read_bytes() for path in of.rglob("*.*") if path.suffix != ".npz"}
+        for of in (tmp_path / "killed", tmp_path / "left")
+    )
+    assert len(manifest.read(tmp_path / "killed").samples) == 8 and here == there
+
+
 @needs_blender
 def test_a_set_has_every_label_on_disk_and_is_the_same_from_workers_and_in_one_process(tmp_path: Path) -> None:
-    spec = {
-        "name": "two",
-        "size": 48,
-        "backend": "blender",
-        "render": {"samples": 2, "device": "cpu"},
-        "classes": {"ball": {"assets": "model/sphere"}, "monkey": {"assets": "model/suzanne"}},
-        "splits": {"train": 1.0},
-    }
-    (tmp_path / "two.yaml").write_text(json.dumps(spec))
+    (tmp_path / "two.yaml").write_text(json.dumps(TWO))
     for out, workers in (("one", 0), ("many", 2)):
         selfsight.synth(tmp_path / "two.yaml", tmp_path / out, count=4, workers=workers)
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one/train").rglob("*.png"))
