@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -9,7 +10,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from selfsight.cli import main
 
@@ -50,6 +53,18 @@ def left(command: str, printed: str, place: Path) -> bool:
     """Whether a command has made what its `--out` names, and said so."""
     (out,) = re.findall(r"--out (\S+)", command)
     return (place / out).exists() and out in printed.replace("\n", "")
+
+
+def shows(name: str, picture: Image.Image) -> None:
+    """A page shows this picture, but for what JPEG and another processor change. `SELFSIGHT_REDRAW=1` keeps it."""
+    kept = DOCS / "pictures" / name
+    picture = picture.convert("RGB")
+    if os.environ.get("SELFSIGHT_REDRAW"):
+        picture.save(kept, **({"quality": 80} if kept.suffix == ".jpg" else {}))
+    with Image.open(kept) as stored:
+        here, there = (np.asarray(one.convert("RGB"), dtype=int) for one in (picture, stored))
+    assert here.shape == there.shape, name
+    assert np.abs(here - there).mean() < 4, name
 
 
 def executed(blocks: Sequence[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
