@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -21,7 +22,7 @@ import labelled
 import pictures
 from encoder_files import network
 from selfsight import api, config, load_encoder
-from selfsight.api.judging import parts_of
+from selfsight.api.judging import parts_as_named, parts_of
 from selfsight.cli import main
 from selfsight.data.sources import open_source
 from selfsight.encoders import TorchEncoder
@@ -356,6 +357,33 @@ def test_a_validation_set_of_its_own_and_groups_that_stay_whole(tmp_path: Path) 
     shutil.copy(table, tmp_path / "copy.parquet")
     with pytest.raises(DataError, match=r"--validation .*copy.parquet: 8 groups of 'patient' also train, first 'group 0'"):
         tune("random/vit_w32_d1_p8?size=32", table, tmp_path / "both", validation=tmp_path / "copy.parquet", group_by="patient")
+
+
+def test_a_source_that_names_its_splits_trains_on_its_training_rows_alone(tmp_path: Path) -> None:
+    table = pq.read_table(pictures.parquet(tmp_path / "all.parquet", 40, classes=2))
+    splits = ["train"] * 20 + ["val"] * 8 + ["test"] * 8 + ["shift.size"] * 4
+    pq.write_table(table.append_column("split", pa.array(splits)), tmp_path / "named.parquet")
+    source = open_source(tmp_path / "named.parquet")
+    parts = parts_as_named(source, TuningSettings(), 0)
+    assert [list(part.keys) for part in (parts.train, parts.validation)] == [list(source.keys[:20]), list(source.keys[20:28])]
+    said = f"note: {source.location}: the rows 'train' of its column 'split' train; 'shift.size', 'test' take no part"
+    assert (parts.held, parts.notes) == ("its rows 'val' of the column 'split'", [said])
+    pictures.parquet(tmp_path / "other.parquet", 12, classes=2, seed=5)
+    parts = parts_as_named(source, TuningSettings(validation=str(tmp_path / "other.parquet")), 0)
+    assert (len(parts.train), len(parts.validation), parts.held) == (20, 12, "given")
+
+    splits[20:28] = ["test"] * 8
+    pq.write_table(table.append_column("split", pa.array(splits)), tmp_path / "named.parquet")
+    watch = Watching()
+    tune("random/vit_w32_d1_p8?size=32", tmp_path / "named.parquet", tmp_path / "run", epochs=1, watch=watch)
+    assert record(tmp_path / "run")["images"] == {"train": 16, "validation": 4}
+    assert watch.said == [said.replace(source.location, str(tmp_path / "named.parquet"))]
+    api.finetune(out=tmp_path / "run", epochs=2, resume=True)
+    assert record(tmp_path / "run")["images"] == {"train": 16, "validation": 4}
+
+    one = pa.array(["train"] * 40)
+    pq.write_table(table.append_column("split", one), tmp_path / "one.parquet")
+    assert parts_as_named(open_source(tmp_path / "one.parquet"), TuningSettings(), 0).notes == []
 
 
 # --- wrong input -----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from selfsight import config
 from selfsight.api.classifier import Classifier, ClassifierRecord, Preprocessing, calibrate, scores
-from selfsight.api.judging import Judge, Parts, parts_of
+from selfsight.api.judging import Judge, Parts, parts_as_named
 from selfsight.api.starting import Handed, Initial, saved_start
 from selfsight.api.training import begin, can_go_on, changes, load_settings, plan_training, reading, told_tolerance, unused
 from selfsight.api.training import seen_from_anywhere as anywhere
@@ -68,7 +68,8 @@ def finetune(
     A linear probe on frozen features becomes the head, then all layers learn, the first ones slowest (LP-FT, Kumar et al. 2022).
     With `freeze` the head alone learns, with `lora` beside it adapters of that rank in a ViT's attention. Labels may be one an
     image, or lists. A fifth of each class is held back to judge by (whole groups of the column `group_by`), or the images of
-    `validation` are; the best weights by it are kept, and without better ones for `patience` epochs (5) the training ends.
+    `validation` are. Of `data` with a column `split` the rows `train` train, rows `validation` judge, and others take no
+    part. The weights that are best by this are kept, and without better ones for `patience` epochs (5) the training ends.
     Classes of unlike size weigh the same in the loss. `mixup` and `cutmix` are the a of their Beta(a, a).
 
     `resume` goes on with the run in `out`, under other settings as far as `resume` of a training allows it. Returns a summary:
@@ -118,7 +119,7 @@ def _begin(
     source = first(world.in_turn(lambda: open_source(data)), limit)
     seen_as = anywhere(data)
     places = [seen_as] if isinstance(seen_as, str) else list(seen_as)
-    parts = world.in_turn(lambda: parts_of(source, tuning, seed or 0, places))
+    parts = world.in_turn(lambda: parts_as_named(source, tuning, seed or 0, places))
     return start_on(parts, folder, given, watch, world, seen_as, file, overrides, tuning.learns)
 
 
@@ -149,7 +150,7 @@ def start_on(
     with within_memory(settings, folder):
         expected = estimate(settings, parts.train, world, start)
     probed = f"{initial.encoder.weights}; head: linear probe on its frozen features, C = {head.strength:g}"
-    watch.on_plan(settings, [*_also(settings, probed), *(row for row in derived if row.key != "init")], expected)
+    watch.on_plan(settings, [*_also(settings, parts, probed), *(row for row in derived if row.key != "init")], expected)
     for note in (*(f"{initial.spec.text}: {note}" for note in initial.notes), *parts.notes):
         watch.say(note)
     world.first(lambda: begin(folder, list({image.key: image for image in (*bad, *unread)}.values())))
@@ -177,15 +178,14 @@ def _measure(parts: Parts) -> str:
     return "val_balanced_accuracy" if balanced(tuple(counts.tolist())) else "val_top1"
 
 
-def _also(settings: TrainSettings, probed: str) -> list[Derived]:
+def _also(settings: TrainSettings, parts: Parts, probed: str) -> list[Derived]:
     """Lines of the plan that no recipe makes."""
     tuning = settings.finetune
     assert tuning is not None
-    held = "given" if tuning.validation else f"{tuning.share:.0%} of each class" + (", whole groups" if tuning.group_by else "")
     end = f"the best weights are kept; the end is {tuning.patience:g} epochs after them"
     return [
         Derived("init", settings.init, probed),
-        Derived("finetune.validation", tuning.validation or "a part of DATA", held),
+        Derived("finetune.validation", tuning.validation or "a part of DATA", parts.held),
         Derived("finetune.best_by", tuning.best_by, end),
     ]
 
@@ -226,7 +226,7 @@ def _go_on(
     parallel.check(settings, world)
     source = first(world.in_turn(lambda: open_source(settings.data)), settings.limit)
     assert settings.finetune is not None
-    parts = parts_of(source, settings.finetune, settings.seed)
+    parts = parts_as_named(source, settings.finetune, settings.seed)
     if len(parts.train) != settings.images:
         now = f"{len(parts.train)} training images now, {settings.images} when the run began"
         raise InputError(f"{settings.data}: holds {now}; start a new run")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from selfsight.api.classifier import Preprocessing, scores
 from selfsight.data.agreement import check_agreement
-from selfsight.data.holdout import Labels, hold_out, in_classes_of, labels_of, strata
+from selfsight.data.holdout import Labels, hold_out, in_classes_of, labels_of, own_splits, strata
 from selfsight.data.sources import BadImage, Source, Subset, absolute, open_source, overlap
 from selfsight.data.tolerance import Tolerance
 from selfsight.data.windows import image_batches
@@ -20,6 +20,8 @@ from selfsight.ssl.probing import Embed, Probe
 from selfsight.ssl.tuning import TuningSettings
 from selfsight.ssl.world import BY_ITSELF, World
 
+_VALIDATION = ("validation", "val", "valid")
+"""Names that a source may give to the split that judges."""
 _BATCH = 64
 _KEPT = 2**29
 """Bytes of prepared pictures that are kept from one look to the next."""
@@ -27,10 +29,11 @@ _KEPT = 2**29
 
 @dataclass(frozen=True)
 class Parts:
-    """Images that train and images that judge; `notes` say what the user should know of them."""
+    """Images that train and images that judge, `held` back in the way it says; `notes` say what the user should know of them."""
 
     train: Source
     validation: Source
+    held: str
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -39,24 +42,39 @@ class Parts:
         return labels_of(self.train)
 
 
+def parts_as_named(source: Source, tuning: TuningSettings, seed: int, places: Iterable[str] = ()) -> Parts:
+    """The parts of a source that tells its splits apart, else those of `parts_of`.
+
+    Its rows `train` train, and its rows `validation` (or `val`) judge where no other source does. Rows of further splits take no
+    part: somebody asks about them later, and what has been learnt by heart tells nothing.
+    """
+    splits = own_splits(source)
+    if "train" not in splits or len(splits) == 1:
+        return parts_of(source, tuning, seed, places)
+    train, name = source.only(splits["train"]), next((name for name in _VALIDATION if name in splits), None)
+    if tuning.validation is None and name is not None:
+        held, how = Subset(source, splits[name]), f"its rows '{name}' of the column 'split'"
+        parts = _beside(train, held, tuning.group_by, f"{source.location}?split={name}", how)
+    else:
+        name, parts = None, parts_of(train, tuning, seed, places)
+    others = ", ".join(f"'{each}'" for each in splits if each not in ("train", name))
+    said = f"note: {source.location}: the rows 'train' of its column 'split' train"
+    return replace(parts, notes=[f"{said}; {others} take no part" if others else said, *parts.notes])
+
+
 def parts_of(source: Source, tuning: TuningSettings, seed: int, places: Iterable[str] = ()) -> Parts:
     """`source` in two parts, or beside a validation source of its own; `DataError` for what cannot be trained or judged on.
 
     `places` are where the training images are, as the user named them.
     """
-    said = check_agreement(source)
-    labels = labels_of(source)
-    _check_classes(source, labels)
     if tuning.validation is not None:
         where = f"--validation {tuning.validation}"
         if any(overlap(absolute(place), absolute(tuning.validation)) for place in places):
             raise DataError(f"{where}: is the training images or within them; expected images that do not train")
-        held = in_classes_of(open_source(tuning.validation), source.classes, where)
-        if labels_of(held).ndim != labels.ndim:
-            raise DataError(f"{where}: one label an image here and lists of them there; expected the same in both")
-        if tuning.group_by is not None:
-            _check_apart(source, held, tuning.group_by, where)
-        return Parts(source, held, said + _notes(source, held))
+        return _beside(source, open_source(tuning.validation), tuning.group_by, where, "given")
+    said = check_agreement(source)
+    labels = labels_of(source)
+    _check_classes(source, labels)
     groups = None if tuning.group_by is None else source.groups(tuning.group_by)
     kept, chosen = hold_out(strata(labels), tuning.share, seed, groups)
     if not len(chosen) or not len(kept):
@@ -64,7 +82,20 @@ def parts_of(source: Source, tuning: TuningSettings, seed: int, places: Iterable
         raise DataError(f"{source.location}: has {what}, so no part can be held back to judge by; give --validation")
     train, held = source.only(kept), Subset(source, chosen)
     _check_classes(train, labels_of(train), "the training part of ")
-    return Parts(train, held, said + _notes(train, held))
+    how = f"{tuning.share:.0%} of each class" + (", whole groups" if groups is not None else "")
+    return Parts(train, held, how, said + _notes(train, held))
+
+
+def _beside(source: Source, held: Source, group_by: str | None, where: str, how: str) -> Parts:
+    """All of `source` trains, and `held` judges."""
+    said, labels = check_agreement(source), labels_of(source)
+    _check_classes(source, labels)
+    held = in_classes_of(held, source.classes, where)
+    if labels_of(held).ndim != labels.ndim:
+        raise DataError(f"{where}: one label an image here and lists of them there; expected the same in both")
+    if group_by is not None:
+        _check_apart(source, held, group_by, where)
+    return Parts(source, held, how, said + _notes(source, held))
 
 
 def _check_classes(source: Source, labels: Labels, part: str = "") -> None:

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
 
+from selfsight.data.holdout import own_splits
 from selfsight.data.sources import Source, Subset, first, open_source
 from selfsight.errors import DataError
 
 TEST_SHARE = 0.25
 LEAST_GROUPS = 5
-_COLUMN = "split"
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,11 @@ def split(source: Source, test: str | None, *, limit: int | None, group_by: str 
 
 def _called_so(source: Source) -> tuple[Source, Source, int] | None:
     """(training images, test images, how many are neither) of a source that tells them apart."""
-    if _COLUMN not in source.columns():
+    splits = own_splits(source)
+    if not {"train", "test"} <= set(splits):
         return None
-    names = source.column(_COLUMN)
-    train, test = (np.flatnonzero(names == name) for name in ("train", "test"))
-    if not len(train) or not len(test):
-        return None
-    return Subset(source, train), Subset(source, test), len(names) - len(train) - len(test)
+    train, test = (Subset(source, splits[name]) for name in ("train", "test"))
+    return train, test, len(source) - len(train) - len(test)
 
 
 def _own_split(source: Source, group_by: str | None, seed: int) -> tuple[Source, Source, str]:

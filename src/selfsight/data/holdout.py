@@ -36,6 +36,14 @@ def strata(labels: Labels) -> Indices:
     return np.where(labels.any(1), rarity.argmin(1), labels.shape[1])
 
 
+def own_splits(source: Source) -> dict[str, Indices]:
+    """Places of each split that a source names itself, in a column `split`; none where it has no such column."""
+    if "split" not in source.columns():
+        return {}
+    names = source.column("split")
+    return {name: np.flatnonzero(names == name) for name in np.unique(names).tolist()}
+
+
 def hold_out(stratum: Indices, share: float, seed: int, groups: npt.NDArray[np.str_] | None = None) -> tuple[Indices, Indices]:
     """(kept, held) places in ascending order: `share` of each stratum is held, at least one image of two or more, and none of a
     single one, which is for training. With `groups` whole groups are held; fewer than two of them give none away."""
