@@ -386,6 +386,24 @@ def test_a_source_that_names_its_splits_trains_on_its_training_rows_alone(tmp_pa
     assert parts_as_named(open_source(tmp_path / "one.parquet"), TuningSettings(), 0).notes == []
 
 
+def test_the_probe_of_a_mixture_learns_from_what_the_training_draws(tmp_path: Path) -> None:
+    """Most of the images have wrong labels, and are hardly ever drawn."""
+    right, wrong = labelled.stripes(tmp_path / "right", (12, 12, 12)), labelled.stripes(tmp_path / "wrong", (40, 40, 40), seed=1)
+    for kind, other in zip(labelled.KINDS, ("down!", "across!", "diagonal!"), strict=True):
+        (wrong / kind).rename(wrong / other)
+    for folder in list(wrong.iterdir()):
+        folder.rename(wrong / folder.name.rstrip("!"))
+    held = labelled.stripes(tmp_path / "held", (12, 12, 12), seed=2)
+    found = []
+    for weight in (1e-6, 1e3):
+        out = tmp_path / f"run{weight}"
+        tune(VIT, {str(right): 1, str(wrong): weight}, out, epochs=0.1, validation=held)
+        first = next(row for row in read_jsonl(out / "metrics.jsonl") if "val_top1" in row)
+        assert first["step"] == 0
+        found.append(first["val_top1"])
+    assert found[0] > found[1] + 30, found
+
+
 # --- wrong input -----------------------------------------------------------------------------------------------------
 
 

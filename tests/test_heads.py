@@ -46,6 +46,32 @@ def test_of_sets_every_class_is_a_regression_of_its_own() -> None:
     np.testing.assert_allclose(p, expected.predict_proba(standardised(x)), atol=2e-3)
 
 
+def test_weights_count_as_in_a_regression_with_them() -> None:
+    x, labels = features()
+    weights = np.where(np.arange(len(x)) < 30, 3.0, 1 / 3).astype(np.float32)
+    head = fitted_head(x, labels, 3, weights=10 * weights)  # 30 * 3 + 90 / 3 = 120: of mean 1 once divided by ten
+    reference = LogisticRegression(C=head.strength, max_iter=5000, tol=1e-8)
+    logits = torch.from_numpy(x) @ head.weight.T + head.bias
+    expected = reference.fit(standardised(x), labels, sample_weight=weights).predict_proba(standardised(x))
+    np.testing.assert_allclose(torch.softmax(logits, 1), expected, atol=2e-3)
+    plain = reference.fit(standardised(x), labels).predict_proba(standardised(x))
+    assert np.abs(expected - plain).max() > 0.05
+
+
+def test_images_of_little_weight_do_not_move_the_head() -> None:
+    """Labels of one part follow a feature, those of the other part, nine times as large, are drawn by lot."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 20)).astype(np.float32)
+    labels = rng.integers(0, 2, 400)
+    labels[:40] = x[:40, 0] > 0
+    weights = np.where(np.arange(400) < 40, 9.0, 1e-3).astype(np.float32)
+    head = fitted_head(x, labels, 2, weights=weights)
+    right = ((torch.from_numpy(x[:40]) @ head.weight.T + head.bias).argmax(1).numpy() == labels[:40]).mean()
+    unaware = fitted_head(x, labels, 2)
+    assert right > ((torch.from_numpy(x[:40]) @ unaware.weight.T + unaware.bias).argmax(1).numpy() == labels[:40]).mean()
+    assert right > 0.9
+
+
 @pytest.mark.parametrize("groups", [None, np.repeat("one", 4)])
 def test_where_nothing_can_be_held_back_the_strength_is_a_middle_one(groups: np.ndarray | None) -> None:
     x, labels = features(4)

@@ -80,6 +80,19 @@ def test_each_part_has_its_share_of_the_epoch_exactly(mixture: MixtureSource) ->
     assert np.abs(counts - len(mixture) * weights / weights.sum()).max() < 1
 
 
+def test_weights_are_how_often_samples_are_drawn_in_the_mean(mixture: MixtureSource) -> None:
+    weights, counts = mixture.weights(), np.zeros(len(mixture))
+    for epoch in range(4):
+        np.add.at(counts, mixture.draws(1, epoch, np.arange(len(mixture))).indices, 1 / 4)
+    expected = np.ones(len(mixture)) if weights is None else weights.astype(np.float64)
+    owner = owners(mixture, np.arange(len(mixture)))
+    for number, part in enumerate(mixture.parts):
+        assert counts[owner == number].sum() == pytest.approx(expected[owner == number].sum(), abs=1)
+        assert np.ptp(expected[owner == number]) == 0, part.name
+    assert mixture.only(np.arange(0, len(mixture), 2)).weights() is None or weights is not None
+    assert (weights is None) == (counts == 1).all()
+
+
 def test_each_part_has_its_share_of_every_stretch_to_within_one(mixture: MixtureSource) -> None:
     owner = owners(mixture, mixture.draws(0, 0, np.arange(len(mixture))).indices)
     total = np.bincount(owner, minlength=len(mixture.parts)) / len(mixture)

@@ -203,7 +203,16 @@ def _head(initial: Initial, parts: Parts, settings: TrainSettings, on: torch.dev
     tuning = settings.finetune
     groups = None if tuning is None or tuning.group_by is None else parts.train.groups(tuning.group_by)[found.indices]
     labels = parts.labels[found.indices]
-    head = fitted_head(found.vectors, labels, len(parts.train.classes), groups=groups, seed=settings.seed, device=str(on))
+    often = parts.train.weights()
+    head = fitted_head(
+        found.vectors,
+        labels,
+        len(parts.train.classes),
+        groups=groups,
+        weights=None if often is None else often[found.indices],
+        seed=settings.seed,
+        device=str(on),
+    )
     encoder.to("cpu")
     return head, found.bad
 

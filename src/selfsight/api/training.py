@@ -298,7 +298,7 @@ def _check_encoders(recipe: str, over: Mapping[str, Any]) -> None:
 def seen_from_anywhere(data: Data) -> str | list[str] | dict[str, float]:
     """The same data under names that hold in any folder, for a resume."""
     if isinstance(data, Mapping):
-        return {absolute(str(location)): weight for location, weight in data.items()}
+        return {absolute(str(location)): float(weight) for location, weight in data.items()}
     return absolute(str(data)) if isinstance(data, str | Path) else [absolute(str(location)) for location in data]
 
 

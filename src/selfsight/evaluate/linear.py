@@ -41,8 +41,11 @@ class Linear(Task):
         yield Predictions("top1", logits.argmax(1).cpu().numpy(), f"C = {strength:g}")
 
 
-def fit(x: Tensor, y: Tensor, classes: int, strength: float, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Weights [classes, D] and bias [classes] for features [n, D] and labels [n], or sets of them [n, classes] float32."""
+def fit(
+    x: Tensor, y: Tensor, classes: int, strength: float, start: Tensor | None = None, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Weights [classes, D] and bias [classes] for features [n, D] and labels [n], or sets of them [n, classes] float32; with
+    `weights` [n], of mean 1, as if each came so often."""
     parameters = torch.zeros(classes, x.shape[1] + 1, device=x.device) if start is None else start.clone()
     parameters.requires_grad_()
     # Dividing the objective by C n leaves the minimum where it is and makes the tolerances independent of n.
@@ -58,7 +61,7 @@ def fit(x: Tensor, y: Tensor, classes: int, strength: float, start: Tensor | Non
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = loss_of(x @ parameters[:, :-1].T + parameters[:, -1], y)
+        loss = loss_of(x @ parameters[:, :-1].T + parameters[:, -1], y, weights)
         loss = loss + 0.5 * decay * parameters[:, :-1].square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
@@ -67,11 +70,13 @@ def fit(x: Tensor, y: Tensor, classes: int, strength: float, start: Tensor | Non
     return parameters[:, :-1].detach(), parameters[:, -1].detach()
 
 
-def loss_of(logits: Tensor, y: Tensor) -> Tensor:
-    """Of labels [n] the mean cross-entropy; of sets [n, classes] the mean of the sums of binary ones."""
+def loss_of(logits: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Of labels [n] the mean cross-entropy; of sets [n, classes] the mean of the sums of binary ones; each times its weight."""
     if y.ndim == 1:
-        return F.cross_entropy(logits, y)
-    return F.binary_cross_entropy_with_logits(logits, y, reduction="sum") / len(y)
+        losses = F.cross_entropy(logits, y, reduction="none")
+    else:
+        losses = F.binary_cross_entropy_with_logits(logits, y, reduction="none").sum(1)
+    return (losses if weights is None else losses * weights).mean()
 
 
 def _chosen_strength(x: Tensor, y: Tensor, features: FeatureSet, seed: int) -> float:

@@ -84,6 +84,10 @@ class Source(ABC):
         order = Order(len(self), self.blocks, self.window)
         return Draws(order.at(seed, epoch, positions), np.zeros(len(positions), dtype=np.int64))
 
+    def weights(self) -> npt.NDArray[np.float32] | None:
+        """How often each sample is drawn in an epoch, in the mean over epochs; None where all are, once."""
+        return None
+
     def head(self, limit: int) -> Source:
         """`limit` samples, at most as many as there are, that stand for all."""
         return Subset(self, np.arange(limit))

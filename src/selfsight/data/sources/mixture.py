@@ -86,6 +86,12 @@ class MixtureSource(Source):
                 drawn.occurrences[here] = repeat + its.occurrences
         return drawn
 
+    def weights(self) -> npt.NDArray[np.float32] | None:
+        sizes, shares = np.diff(self._starts), np.array(self._weights) / sum(self._weights)
+        if np.allclose(shares * len(self), sizes):
+            return None
+        return np.repeat(shares * len(self) / sizes, sizes).astype(np.float32)
+
     def expect(self, indices: Indices) -> None:
         owner = np.searchsorted(self._starts, indices, side="right") - 1
         for number in np.unique(owner).tolist():
