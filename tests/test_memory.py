@@ -15,7 +15,7 @@ from selfsight import api, config, device
 from selfsight.ssl.settings import TrainSettings
 
 LIMIT = """
-import resource, torch, selfsight.api
+import resource, torch, selfsight.api.training
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 700 * 2**20,) * 2)
 """

@@ -53,6 +53,21 @@ def spec(tmp_path: Path) -> Path:
     return tmp_path / "parts.yaml"
 
 
+def test_drawing_loads_no_torch(spec: Path) -> None:
+    """Which takes longer than the drawing of a small set."""
+    code = f"""
+import sys
+from selfsight.cli import main
+try:
+    main(["synth", {str(spec)!r}, "--out", {str(spec.parent / "set")!r}, "--count", "2", "--workers", "0", "--export", "coco"])
+finally:
+    assert not {{"torch", "sklearn", "jinja2"}} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(manifest.read(spec.parent / "set").samples) == 4
+
+
 def digest(folder: Path) -> dict[str, str]:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

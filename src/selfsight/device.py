@@ -55,11 +55,6 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def leads() -> bool:
-    """Whether this process speaks for all that were started together (by torchrun, which numbers them in RANK)."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def missing_compiler(device: torch.device) -> str | None:
     """The C++ compiler that torch.compile would call on a CPU, where it is not installed."""
     compiler = os.environ.get("CXX", "g++")

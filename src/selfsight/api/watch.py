@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from selfsight.ssl.estimate import Estimate
-from selfsight.ssl.recipes import Derived
-from selfsight.ssl.settings import TrainSettings
+if TYPE_CHECKING:
+    from selfsight.ssl.estimate import Estimate
+    from selfsight.ssl.recipes import Derived
+    from selfsight.ssl.settings import TrainSettings
 
 
 class Watch(Protocol):

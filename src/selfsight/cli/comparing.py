@@ -58,7 +58,8 @@ def compare(
 ) -> None:
     """Compare encoders on your images; writes results and a report with the verdict."""
     from selfsight import api
-    from selfsight.terminal import Terminal, compare_summary
+    from selfsight.cli.answers import compare_summary
+    from selfsight.terminal import Terminal
 
     with Terminal() as terminal, going_on("; features and what was measured against masks are kept;"):
         results = api.compare(

@@ -18,7 +18,8 @@ def refine(
 ) -> None:
     """Where an encoder failed on a drawn set, write a spec whose training shows more of that; its tests stay the same."""
     from selfsight import api
-    from selfsight.terminal import Terminal, refine_summary
+    from selfsight.cli.answers import refine_summary
+    from selfsight.terminal import Terminal
 
     with Terminal() as terminal:
         made = api.refine(results, spec, out, encoder=encoder, watch=terminal)

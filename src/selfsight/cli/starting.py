@@ -21,7 +21,8 @@ def demo(
 ) -> None:
     """The main job in minutes: draw images, train without labels, compare, report."""
     from selfsight import walkthrough
-    from selfsight.terminal import Terminal, compare_summary
+    from selfsight.cli.answers import compare_summary
+    from selfsight.terminal import Terminal
 
     with Terminal() as terminal:
         made = walkthrough.demo(data, out, minutes=minutes or walkthrough.MINUTES, seed=seed, device=device, watch=terminal)

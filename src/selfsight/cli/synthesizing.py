@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from selfsight.cli.going_on import going_on
 from selfsight.errors import InputError
 from selfsight.runs import counted
+
+if TYPE_CHECKING:
+    from selfsight.synthesis.spec import SynthSpec
+    from selfsight.terminal import Terminal
 
 
 def synth(
@@ -27,7 +31,8 @@ def synth(
     export: Annotated[
         list[str] | None,
         typer.Option(
-            help="Write OUT-FORMAT, too: coco, coco-polygons, yolo, yolo-segments, voc, csv, imagefolder.", show_default=False
+            help="Write OUT-FORMAT, too: coco, coco-polygons, yolo, yolo-segments, yolo-pose, voc, mot, bop, csv, imagefolder.",
+            show_default=False,
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be drawn, and how factors are spread.")] = False,
@@ -45,15 +50,37 @@ def synth(
         raise InputError("synth: expected --out, a folder for pictures and labels")
     with going_on(" before the first picture;"):
         from selfsight import api
-        from selfsight.terminal import Terminal, spread_table
+        from selfsight.terminal import Terminal
 
         if out is None or dry_run:
-            spread_table(Terminal(), *api.read_spec(spec, backend), count)
+            _show_spread(Terminal(), *api.read_spec(spec, backend), count)
             return
         with Terminal() as terminal:
             asked = {"count": count, "seed": seed, "backend": backend, "workers": workers, "engine": engine}
             made = api.synth(spec, out, **asked, export=export or (), watch=terminal)  # type: ignore[arg-type]
     terminal.say(_closing(out, made))
+
+
+def _show_spread(terminal: Terminal, spec: SynthSpec, base: Path, count: int) -> None:
+    """What would be drawn, without drawing it."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from selfsight.synthesis.sampler import counts
+    from selfsight.synthesis.spec import described
+
+    numbers = ", ".join(f"{split} {number}" for split, number in counts(spec, count).items())
+    width, height = spec.size
+    terminal.say(f"{spec.name}: {width} x {height} pixels by {spec.backend}: {numbers}")
+    for name, given in spec.classes.items():
+        terminal.say(f"  {name}: {counted(len(given.assets), 'asset')}, the first {given.assets[0]}")
+    terminal.say(f"files are relative to {base}")
+    table = Table()
+    for column in ("factor", "in training", "elsewhere"):
+        table.add_column(column)
+    for row in described(spec):
+        table.add_row(*map(escape, row))
+    terminal.console.print(table)
 
 
 def _closing(out: Path, made: dict[str, Any]) -> str:

@@ -6,7 +6,6 @@ import warnings
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import StratifiedGroupKFold
 
 from selfsight.data.draws import Indices
 from selfsight.data.sources import Source
@@ -66,6 +65,8 @@ def _of_groups(stratum: Indices, share: float, seed: int, groups: npt.NDArray[np
     folds = min(round(1 / share), len(np.unique(groups)))
     if folds < 2:
         return np.empty(0, dtype=np.int64)
+    from sklearn.model_selection import StratifiedGroupKFold  # which takes seconds to load, and few sets have groups
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a class has fewer images than there are folds is no fault
         return next(iter(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(stratum, stratum, groups)))[1]

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit, StratifiedShuffleSplit
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -99,6 +98,8 @@ def validation_split(
     labels: npt.NDArray[np.int64], groups: npt.NDArray[np.str_] | None, seed: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """(fitted, held) indices; whole groups where there are groups, else stratified where every class has two images."""
+    from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit, StratifiedShuffleSplit  # which take seconds to load
+
     n = len(labels)
     if n < 5 or (groups is not None and len(np.unique(groups)) < 2):
         return np.arange(n), np.arange(0)
