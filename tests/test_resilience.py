@@ -25,7 +25,7 @@ from selfsight.runs import RunFolder, append_jsonl, read_jsonl, write_json_atomi
 from selfsight.ssl.network import _lerp_by
 from small_training import differing, start, train, words
 
-EPOCHS = 50
+EPOCHS = 30
 STEPS = 2 * EPOCHS
 OFTEN = "save_every_minutes=1e-9"
 
