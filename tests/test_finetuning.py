@@ -381,6 +381,13 @@ def test_a_source_that_names_its_splits_trains_on_its_training_rows_alone(tmp_pa
     api.finetune(out=tmp_path / "run", epochs=2, resume=True)
     assert record(tmp_path / "run")["images"] == {"train": 16, "validation": 4}
 
+    # What took no part may judge; what did may not.
+    named, run = str(tmp_path / "named.parquet"), str(tmp_path / "run")
+    found = api.compare(named, ["pixels", run], tmp_path / "results", tasks=["knn"])
+    assert (found.data.n_train, found.data.n_test) == (20, 16)
+    with pytest.raises(DataError, match=r"has learnt the labels of .*named.parquet\?split=train"):
+        api.compare(tmp_path / "other.parquet", ["pixels", run], tmp_path / "no", test=named, tasks=["knn"])
+
     one = pa.array(["train"] * 40)
     pq.write_table(table.append_column("split", one), tmp_path / "one.parquet")
     assert parts_as_named(open_source(tmp_path / "one.parquet"), TuningSettings(), 0).notes == []

@@ -50,6 +50,14 @@ def test_what_began_with_such_a_run_or_followed_it_is_refused_too(tmp_path: Path
     refuse_seen([run(tmp_path / "fourth", "/photos", init="/gone/run", objective={"name": "dino"})], "/data")
 
 
+def test_splits_that_took_no_part_may_judge(tmp_path: Path) -> None:
+    spec = run(tmp_path / "run", ["/drawn", "/more"], finetune={"splits": ["train", "val"]})
+    refuse_seen([spec], "/drawn?split=test")
+    for test in ("/drawn", "/drawn?split=train", "/more?split=val"):
+        with pytest.raises(DataError, match="has learnt the labels of /"):
+            refuse_seen([spec], test)
+
+
 def test_images_seen_without_labels_are_no_reason(tmp_path: Path) -> None:
     spec = run(tmp_path / "run", "/data", objective={"name": "dino"})
     refuse_seen([spec], "/data")

@@ -18,7 +18,7 @@ from selfsight.comparison.looking import PICTURES, Masks
 from selfsight.comparison.plan import Plan, make_plan
 from selfsight.comparison.run import run_comparison
 from selfsight.comparison.seen import refuse_seen
-from selfsight.comparison.split import split
+from selfsight.comparison.split import judged_on, split
 from selfsight.data.annotations import ANNOTATIONS, open_annotations
 from selfsight.data.sources import Source, Subset, first, open_source
 from selfsight.errors import ConfigError, DataError
@@ -102,7 +102,7 @@ def compare(
             named = ",".join(wanted)
             raise ConfigError(f"--tasks {named}: takes no part in the verdict; {data} has labels, so add knn or linear")
         _check_classes(source, watch)
-        refuse_seen(plan.encoders, str(data if test is None else test))
+        refuse_seen(plan.encoders, judged_on(source, str(data)) if test is None else str(test))
         parts = split(source, None if test is None else str(test), limit=limit, group_by=group_by, seed=seed)
         seen = _masks(plan, parts.test, masks, mask_limit)
         exam = None if asked is None else opened(asked, plan.encoders, watch, limit=limit, group_by=group_by, before=before)

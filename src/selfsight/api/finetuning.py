@@ -139,7 +139,8 @@ def start_on(
     initial = world.in_turn(lambda: handed.initial(given["init"], "encoder"))
     assert initial is not None
     initial.check_summary()
-    given["finetune"] = (given.get("finetune") or {}) | _as_brought(initial) | {"best_by": _measure(parts)}
+    found = {"best_by": _measure(parts), "splits": list(parts.splits)}
+    given["finetune"] = (given.get("finetune") or {}) | _as_brought(initial) | found
     settings, derived, bad = world.first(
         lambda: plan_training(parts.train, "finetune", None, given, file, overrides, world.cores, handed, learns)
     )

@@ -29,12 +29,14 @@ _KEPT = 2**29
 
 @dataclass(frozen=True)
 class Parts:
-    """Images that train and images that judge, `held` back in the way it says; `notes` say what the user should know of them."""
+    """Images that train and images that judge, `held` back in the way it says; `splits` of a source that names its own are those
+    which take part, and `notes` say what the user should know."""
 
     train: Source
     validation: Source
     held: str
     notes: list[str] = field(default_factory=list)
+    splits: tuple[str, ...] = ()
 
     @property
     def labels(self) -> Labels:
@@ -54,12 +56,14 @@ def parts_as_named(source: Source, tuning: TuningSettings, seed: int, places: It
     train, name = source.only(splits["train"]), next((name for name in _VALIDATION if name in splits), None)
     if tuning.validation is None and name is not None:
         held, how = Subset(source, splits[name]), f"its rows '{name}' of the column 'split'"
+        taken = ["train", name]
         parts = _beside(train, held, tuning.group_by, f"{source.location}?split={name}", how)
     else:
-        name, parts = None, parts_of(train, tuning, seed, places)
-    others = ", ".join(f"'{each}'" for each in splits if each not in ("train", name))
+        taken = ["train"]
+        parts = parts_of(train, tuning, seed, places)
+    others = ", ".join(f"'{each}'" for each in splits if each not in taken)
     said = f"note: {source.location}: the rows 'train' of its column 'split' train"
-    return replace(parts, notes=[f"{said}; {others} take no part" if others else said, *parts.notes])
+    return replace(parts, notes=[f"{said}; {others} take no part" if others else said, *parts.notes], splits=tuple(taken))
 
 
 def parts_of(source: Source, tuning: TuningSettings, seed: int, places: Iterable[str] = ()) -> Parts:

@@ -47,7 +47,10 @@ def _learnt(spec: Spec) -> Iterator[Learnt]:
     labels = isinstance(tuned, Mapping) or (isinstance(objective, Mapping) and objective.get("name") == "supervised")
     if labels and spec.options.get("weights") != "init":
         judged = tuned.get("validation") if isinstance(tuned, Mapping) else None
-        yield from (Learnt(spec.path, absolute(place)) for place in [*_places(values.get("data")), *_places(judged)])
+        named = tuned.get("splits") if isinstance(tuned, Mapping) else None
+        parts = [f"?split={name}" for name in named] if named else [""]
+        yield from (Learnt(spec.path, absolute(place) + part) for place in _places(values.get("data")) for part in parts)
+        yield from (Learnt(spec.path, absolute(place)) for place in _places(judged))
     for key in ("init",) if spec.options.get("weights") == "init" else ("init", "guide"):
         if isinstance(values.get(key), str):
             try:

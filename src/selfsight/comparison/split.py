@@ -78,6 +78,11 @@ def split(source: Source, test: str | None, *, limit: int | None, group_by: str 
     return Parts(train, held, description, made, notes, group_by)
 
 
+def judged_on(source: Source, data: str) -> str:
+    """Where the test images are of a source that is given no others: at `data`, or at the split of it that is called so."""
+    return data if _called_so(source) is None else f"{data}?split=test"
+
+
 def _called_so(source: Source) -> tuple[Source, Source, int] | None:
     """(training images, test images, how many are neither) of a source that tells them apart."""
     splits = own_splits(source)
